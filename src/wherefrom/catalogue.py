@@ -1,0 +1,158 @@
+"""The only list of measures: name, unit, range and meaning of every number that is ever recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One number: `measure` says what it is, the other fields say of what. None: does not apply."""
+
+    measure: str
+    value: float | None
+    split: str | None = None
+    """`train` (the batch trained on), `probe` (fixed held-out images) or `test` (all held-out images)."""
+    layer: int | None = None
+    head: int | None = None
+    route: str | None = None
+    relation: str | None = None
+    distance: float | None = None
+    grid: str | None = None
+    """`model`: places as the model sees them; `true`: places before the shuffling."""
+
+
+COLUMNS = tuple(field.name for field in fields(Measurement))
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a recorded number is."""
+
+    name: str
+    unit: str
+    low: float | None
+    high: float | None
+    null: str
+    """The value where there is no structure."""
+    prefix_treatment: str
+    """How class and register tokens are handled."""
+    sentence: str
+    reference: str = ""
+
+
+_NO_PREFIX = "patches only"
+_RENORMALISED = "patch queries and patch keys only, rows renormalised over patch keys"
+_PATCH_PAIRS = "pairs of patches only; prefix tokens take part in the softmax"
+_ALL_IMAGE = "whole model"
+_JELASSI = "Jelassi, Sander & Li 2022, Vision Transformers provably learn spatial structure"
+_RAGHU = "Raghu et al. 2021, Do ViTs See Like CNNs?"
+_WALMER = "Walmer et al. 2023, Teaching Matters"
+
+MEASURES: dict[str, Measure] = {
+    measure.name: measure
+    for measure in (
+        Measure("loss", "nats", 0, None, "ln(number of classes)", _ALL_IMAGE, "Mean cross-entropy."),
+        Measure("accuracy", "share", 0, 1, "1 / number of classes", _ALL_IMAGE, "Share of images classified right."),
+        Measure("learning_rate", "1", 0, None, "", "", "Learning rate of the step that follows."),
+        Measure("grad_norm", "1", 0, None, "", _ALL_IMAGE, "Norm of the whole gradient before clipping."),
+        Measure(
+            "similarity_falloff", "correlation", -1, 1, "0", _NO_PREFIX,
+            "How well likeness of two position embeddings falls with their distance (Pearson).", "Mantel 1967",
+        ),
+        Measure(
+            "similarity_falloff_spearman", "correlation", -1, 1, "0", _NO_PREFIX,
+            "The same as a rank correlation.", "Mantel 1967",
+        ),
+        Measure(
+            "similarity_falloff_p", "probability", 0, 1, "uniform", _NO_PREFIX,
+            "Share of random relabellings of the patches with a falloff at least as high.", "Mantel 1967",
+        ),
+        Measure(
+            "similarity_falloff_null_low", "correlation", -1, 1, "", _NO_PREFIX,
+            "Lower end of the 99 % interval of the falloff under random relabelling.", "Mantel 1967",
+        ),
+        Measure(
+            "similarity_falloff_null_high", "correlation", -1, 1, "", _NO_PREFIX,
+            "Upper end of the 99 % interval of the falloff under random relabelling.", "Mantel 1967",
+        ),
+        Measure(
+            "near_minus_far", "cosine", -2, 2, "0", _NO_PREFIX,
+            "Likeness of edge neighbours' position embeddings minus that of far pairs.",
+        ),
+        Measure(
+            "coordinate_r2", "share", None, 1, "about -0.2", _NO_PREFIX,
+            "Leave-one-out R² of row and column read from the position embedding by ridge regression.",
+        ),
+        Measure("coordinate_r2_row", "share", None, 1, "about -0.2", _NO_PREFIX, "The same for the row alone."),
+        Measure("coordinate_r2_column", "share", None, 1, "about -0.2", _NO_PREFIX, "The same for the column alone."),
+        Measure(
+            "neighbour_recovery", "share", 0, 1, "neighbour_recovery_chance", _NO_PREFIX,
+            "Share of patches whose most similar other patch is one of its 8 neighbours.",
+        ),
+        Measure(
+            "neighbour_recovery_chance", "share", 0, 1, "", _NO_PREFIX,
+            "Neighbour recovery of a random guess on this grid.",
+        ),
+        Measure(
+            "effective_rank", "dimensions", 1, None, "min(patches - 1, width)", _NO_PREFIX,
+            "Exponential of the entropy of the position embedding's normalised squared singular values.",
+        ),
+        Measure(
+            "mirror_similarity", "cosine", -2, 2, "0", _NO_PREFIX,
+            "Likeness of a patch and its mirror image beyond that of other pairs at the same distance.",
+        ),
+        Measure(
+            "pos_similarity", "cosine", -1, 1, "0", _NO_PREFIX,
+            "Cosine of two centred position embeddings, by relation or distance.", "Dosovitskiy et al. 2020, Fig. 7",
+        ),
+        Measure(
+            "attention_distance", "patches", 0, None, "the grid's mean distance", _RENORMALISED,
+            "Mean distance at which a patch looks, self included.", _RAGHU,
+        ),
+        Measure(
+            "attention_entropy", "nats", 0, None, "ln(number of tokens)", "patch queries, all keys",
+            "Entropy of a patch's attention.",
+        ),
+        Measure(
+            "prefix_mass", "share", 0, 1, "prefix tokens / tokens", "patch queries on prefix keys",
+            "Attention of patches on class and register tokens.",
+        ),
+        Measure("attn", "share", 0, 1, "1 / number of tokens", _PATCH_PAIRS, "Mean attention of a pair of patches."),
+        Measure(
+            "qk_alignment", "cosine", -1, 1, "0", _PATCH_PAIRS, "Mean cosine of query and key of a pair of patches.",
+        ),
+        Measure(
+            "angle_share", "share", 0, 1, "", _PATCH_PAIRS,
+            "Within a row, the share of the scores' variance that the angle of query and key explains (R²).",
+        ),
+        Measure(
+            "argmax_agreement", "share", 0, 1, "1 / number of patches", _PATCH_PAIRS,
+            "Share of rows whose highest score is also the smallest angle.",
+        ),
+        Measure(
+            "positional_share", "share", None, 1, "0", _PATCH_PAIRS,
+            "Share of the scores' variance that is the same in all images: places rather than contents.",
+        ),
+        Measure(
+            "pressure", "nats", None, None, "0", _PATCH_PAIRS,
+            "T - A: how hard the loss pushes the score of a pair up (+) or down (-), per example.",
+        ),
+        Measure(
+            "advantage", "nats", None, None, "0", _PATCH_PAIRS,
+            "Loss saved per unit of attention moved from the row's average onto the pair, per example.",
+        ),
+        Measure(
+            "head_divergence_attn", "nats", None, None, "0", _RENORMALISED,
+            "Mean pairwise Jensen-Shannon divergence of the heads' offset maps, noise subtracted.", _WALMER,
+        ),
+        Measure(
+            "head_divergence_pressure", "1 - correlation", None, None, "0", _PATCH_PAIRS,
+            "Mean pairwise 1 - correlation of the heads' maps of pressure, noise subtracted.",
+        ),
+        Measure(
+            "patch_association", "share", 0, 1, "chance", _NO_PREFIX,
+            "Share of patches whose most similar patches are its true set.", _JELASSI + ", Def. 2.2",
+        ),
+    )
+}  # fmt: skip

@@ -1,0 +1,91 @@
+"""`run.sqlite`: tables, connections, and how a value becomes a row."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sqlite3
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from wherefrom.catalogue import COLUMNS, MEASURES, Measurement
+
+ROW = ("step", *COLUMNS)
+_TYPES = {
+    "step": "INTEGER NOT NULL",
+    "measure": "TEXT NOT NULL",
+    "value": "REAL",
+    "layer": "INTEGER",
+    "head": "INTEGER",
+}
+_TYPES |= {"split": "TEXT", "route": "TEXT", "relation": "TEXT", "distance": "REAL", "grid": "TEXT"}
+
+SCHEMA = f"""
+CREATE TABLE measurements({", ".join(f"{name} {_TYPES[name]}" for name in ROW)});
+CREATE INDEX measurements_by_measure ON measurements(measure, step);
+CREATE TABLE arrays(step INTEGER NOT NULL, layer INTEGER, name TEXT NOT NULL, dtype TEXT, shape TEXT, data BLOB);
+CREATE INDEX arrays_by_name ON arrays(name, step, layer);
+CREATE TABLE measures(name TEXT PRIMARY KEY, unit TEXT, low REAL, high REAL, "null" TEXT, prefix_treatment TEXT,
+                      sentence TEXT, reference TEXT);
+CREATE TABLE status(key TEXT PRIMARY KEY, value TEXT);
+"""
+
+
+def create(path: Path) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(beside)) as connection, connection:
+        connection.executescript(SCHEMA)
+        connection.executemany(
+            "INSERT INTO measures VALUES (?,?,?,?,?,?,?,?)", [astuple(m) for m in MEASURES.values()]
+        )
+    os.replace(beside, path)
+
+
+def choose_journal(connection: sqlite3.Connection) -> None:
+    # A write-ahead log lets others read while we write, but needs a local disk; elsewhere SQLite refuses or falls back.
+    connection.execute("PRAGMA busy_timeout=10000")
+    try:
+        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        connection.execute("SELECT count(*) FROM status").fetchone()
+    except sqlite3.OperationalError:
+        mode = "none"
+    if mode != "wal":
+        connection.execute("PRAGMA journal_mode=DELETE")
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
+    try:
+        connection.execute("SELECT count(*) FROM status").fetchone()
+    except (
+        sqlite3.OperationalError
+    ):  # a folder that cannot be written to: nobody is writing, so the file is fixed
+        connection.close()
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    return connection
+
+
+def sql_values(measurement: Measurement) -> tuple:
+    value = measurement.value
+    known = value is not None and math.isfinite(value)
+    assert measurement.measure in MEASURES, f"{measurement.measure} is not in the catalogue"
+    return (measurement.measure, float(value) if known else None, *astuple(measurement)[2:])
+
+
+def array_row(step: int, key, array) -> tuple:
+    name, layer = key if isinstance(key, tuple) else (key, None)
+    array = np.ascontiguousarray(array)
+    return step, layer, name, array.dtype.str, json.dumps(array.shape), array.tobytes()
+
+
+def typed(table: pd.DataFrame) -> pd.DataFrame:
+    text = {name: "object" for name in ROW if "TEXT" in _TYPES[name]}
+    whole = dict.fromkeys(("layer", "head"), "Int64")
+    return table.astype({"step": "int64", "value": "float64", "distance": "float64"} | text | whole)

@@ -1,0 +1,95 @@
+"""One study directory: many run directories, and what was concluded from them.
+
+study.json         settings of the study and the list of its runs
+<run name>/        one run directory each, e.g. natural-heads4-seed0
+verdicts.json      a list, one object a claim
+report.html        the page
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from wherefrom.store.files import read_json, write_json
+from wherefrom.store.run import RunDirectory
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """Which run of a study."""
+
+    arm: str
+    num_heads: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}-heads{self.num_heads}-seed{self.seed}"
+
+
+class StudyDirectory:
+    """A study on disk."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> StudyDirectory:
+        """The study at `path`.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        study = cls(path)
+        if not (study.path / "study.json").is_file():
+            what = "it holds no study.json" if study.path.is_dir() else "there is no such folder"
+            raise ValueError(f"{study.path} is not a study directory: {what}")
+        return study
+
+    @property
+    def settings(self) -> dict:
+        """`study.json`: {"train": the shared TrainConfig, "num_heads": of the arms, "runs": [RunKey, …]}."""
+        return read_json(self.path / "study.json")
+
+    def write_settings(self, train: dict, num_heads: int, runs: list[RunKey]) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        data = {"train": train, "num_heads": num_heads, "runs": [asdict(key) for key in runs]}
+        write_json(self.path / "study.json", data)
+
+    @property
+    def num_heads(self) -> int:
+        """Head count of the arms; the other counts belong to the head sweep."""
+        return self.settings["num_heads"]
+
+    def run_keys(self) -> list[RunKey]:
+        return [RunKey(**key) for key in self.settings["runs"]]
+
+    def run(self, key: RunKey) -> RunDirectory:
+        return RunDirectory(self.path / key.name)
+
+    def finished_runs(self) -> dict[RunKey, RunDirectory]:
+        return {key: run for key in self.run_keys() if (run := self.run(key)).is_finished()}
+
+    def measurements(self, measure=None, **where) -> pd.DataFrame:
+        """The tidy table of all finished runs: `run, arm, num_heads, seed` before the columns of a run's own table."""
+        tables = []
+        for key, run in self.finished_runs().items():
+            table = run.measurements(measure, **where)
+            for place, (name, value) in enumerate({"run": key.name, **asdict(key)}.items()):
+                table.insert(place, name, value)
+            tables.append(table)
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+    @property
+    def verdicts(self) -> list[dict]:
+        return read_json(self.path / "verdicts.json")
+
+    def write_verdicts(self, verdicts: list[dict]) -> None:
+        write_json(self.path / "verdicts.json", verdicts)
+
+    @property
+    def report_path(self) -> Path:
+        return self.path / "report.html"
