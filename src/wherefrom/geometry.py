@@ -40,9 +40,7 @@ class PatchGrid:
                 f"{self.height} × {self.width} with {self.num_prefix_tokens} prefix tokens"
             )
         if self.order is not None and sorted(self.order) != list(range(self.num_patches)):
-            raise ValueError(
-                f"order must be a permutation of the {self.num_patches} patches; found {self.order}"
-            )
+            raise ValueError(f"order must be a permutation of the {self.num_patches} patches; found {self.order}")
 
     def reordered(self, order) -> PatchGrid:
         """The same grid where position p holds the patch whose true place is `order[p]`."""

@@ -41,9 +41,7 @@ def create(path: Path) -> None:
     beside.unlink(missing_ok=True)
     with contextlib.closing(sqlite3.connect(beside)) as connection, connection:
         connection.executescript(SCHEMA)
-        connection.executemany(
-            "INSERT INTO measures VALUES (?,?,?,?,?,?,?,?)", [astuple(m) for m in MEASURES.values()]
-        )
+        connection.executemany("INSERT INTO measures VALUES (?,?,?,?,?,?,?,?)", [astuple(m) for m in MEASURES.values()])
     os.replace(beside, path)
 
 
@@ -64,9 +62,7 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
     try:
         connection.execute("SELECT count(*) FROM status").fetchone()
-    except (
-        sqlite3.OperationalError
-    ):  # a folder that cannot be written to: nobody is writing, so the file is fixed
+    except sqlite3.OperationalError:  # a folder that cannot be written to: nobody is writing, so the file is fixed
         connection.close()
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
     return connection

@@ -64,9 +64,7 @@ class RunDirectory:
         """
         run = cls(path)
         if not run.exists():
-            what = (
-                "it holds no config.json and run.sqlite" if run.path.is_dir() else "there is no such folder"
-            )
+            what = "it holds no config.json and run.sqlite" if run.path.is_dir() else "there is no such folder"
             raise ValueError(f"{run.path} is not a run directory: {what}")
         return run
 
@@ -100,9 +98,7 @@ class RunDirectory:
                 database.choose_journal(self._writer)
                 yield self
             finally:
-                with contextlib.suppress(
-                    sqlite3.OperationalError
-                ):  # a reader holds it: the log stays, nothing is lost
+                with contextlib.suppress(sqlite3.OperationalError):  # a reader holds it: the log stays, nothing is lost
                     self._writer.execute("PRAGMA journal_mode=DELETE")
                 self._writer.close()
                 self._writer = None
@@ -185,9 +181,7 @@ class RunDirectory:
             query = "SELECT dtype, shape, data FROM arrays WHERE name = ? AND step = ? AND layer IS ?"
             row = reader.execute(query, (name, step, layer)).fetchone()
         if row is None:
-            known = (
-                ", ".join(self.array_names()) if not (steps := self.array_steps(name)) else f"steps {steps}"
-            )
+            known = ", ".join(self.array_names()) if not (steps := self.array_steps(name)) else f"steps {steps}"
             raise ValueError(
                 f"{self.path} holds no array {name!r} at step {step}, layer {layer}; it holds {known or 'none'}"
             )
@@ -197,9 +191,7 @@ class RunDirectory:
         with self._reader() as reader:
             return [
                 step
-                for (step,) in reader.execute(
-                    "SELECT DISTINCT step FROM arrays WHERE name = ? ORDER BY 1", (name,)
-                )
+                for (step,) in reader.execute("SELECT DISTINCT step FROM arrays WHERE name = ? ORDER BY 1", (name,))
             ]
 
     def array_names(self) -> list[str]:
@@ -219,9 +211,7 @@ class RunDirectory:
         return self.exists() and self.status().get("end") == "finished"
 
     def checkpoint_steps(self) -> list[int]:
-        return sorted(
-            int(path.stem.removeprefix("step-")) for path in (self.path / "checkpoints").glob("step-*.state")
-        )
+        return sorted(int(path.stem.removeprefix("step-")) for path in (self.path / "checkpoints").glob("step-*.state"))
 
     def checkpoint(self, step: int) -> tuple[bytes, bytes]:
         """(model, state) as they were written."""
@@ -242,11 +232,7 @@ def _refuse_foreign_folder(path: Path) -> None:
         raise ValueError(f"{path} is a file; a run needs a folder")
     known = {"config.json", "environment.json", "run.sqlite", ".lock", "checkpoints"}
     foreign = [
-        item.name
-        for item in path.glob("*")
-        if item.name not in known and not item.name.startswith((".", "run.sqlite"))
+        item.name for item in path.glob("*") if item.name not in known and not item.name.startswith((".", "run.sqlite"))
     ]
     if foreign:
-        raise ValueError(
-            f"{path} is not empty and holds no run (found {sorted(foreign)[0]}); choose another folder"
-        )
+        raise ValueError(f"{path} is not empty and holds no run (found {sorted(foreign)[0]}); choose another folder")
