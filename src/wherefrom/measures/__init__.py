@@ -1,1 +1,48 @@
-""""""
+"""Pure functions, tensors in, tensors out: every quantity by its definition. One family a file."""
+
+from wherefrom.measures.alignment import angle_share, argmax_agreement, positional_share, qk_cosine
+from wherefrom.measures.heads import head_divergence, jensen_shannon, one_minus_correlation
+from wherefrom.measures.locality import attention_distance, attention_entropy, patch_attention, prefix_mass
+from wherefrom.measures.pairs import by_distance, by_relation, offset_map, offset_sums
+from wherefrom.measures.position import (
+    coordinate_r2,
+    effective_rank,
+    layout,
+    mirror_similarity,
+    near_minus_far,
+    neighbour_recovery,
+    neighbour_recovery_chance,
+    patch_association,
+    pos_similarity,
+    similarity_falloff,
+    similarity_falloff_spearman,
+)
+
+__all__ = [
+    "angle_share",
+    "argmax_agreement",
+    "attention_distance",
+    "attention_entropy",
+    "by_distance",
+    "by_relation",
+    "coordinate_r2",
+    "effective_rank",
+    "head_divergence",
+    "jensen_shannon",
+    "layout",
+    "mirror_similarity",
+    "near_minus_far",
+    "neighbour_recovery",
+    "neighbour_recovery_chance",
+    "offset_map",
+    "offset_sums",
+    "one_minus_correlation",
+    "patch_association",
+    "patch_attention",
+    "pos_similarity",
+    "positional_share",
+    "prefix_mass",
+    "qk_cosine",
+    "similarity_falloff",
+    "similarity_falloff_spearman",
+]

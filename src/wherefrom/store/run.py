@@ -12,12 +12,14 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from wherefrom.catalogue import COLUMNS, Measurement
+from wherefrom.geometry import PatchGrid
 from wherefrom.store import database
 from wherefrom.store.files import claim, config_differences, read_json, write_bytes, write_json
 
@@ -35,7 +37,9 @@ class RunDirectory:
     # ---- start and open
 
     @classmethod
-    def create(cls, path: str | Path, config: Mapping, environment: Mapping) -> RunDirectory:
+    def create(
+        cls, path: str | Path, config: Mapping, environment: Mapping, grid: PatchGrid | None = None
+    ) -> RunDirectory:
         """A new run directory, or the one already there if it holds the same configuration.
 
         Raises:
@@ -45,6 +49,8 @@ class RunDirectory:
         if not run.exists():
             _refuse_foreign_folder(run.path)
             run.path.mkdir(parents=True, exist_ok=True)
+            if grid is not None:
+                write_json(run.path / "grid.json", asdict(grid))
             write_json(run.path / "environment.json", environment)
             database.create(run.path / "run.sqlite")
             write_json(run.path / "config.json", config)  # last: it says that the directory is whole
@@ -78,6 +84,12 @@ class RunDirectory:
     @property
     def config(self) -> dict:
         return read_json(self.path / "config.json")
+
+    @property
+    def grid(self) -> PatchGrid | None:
+        """The grid of patches as the model sees it; None where it was not recorded."""
+        path = self.path / "grid.json"
+        return PatchGrid(**read_json(path)) if path.is_file() else None
 
     @property
     def environment(self) -> dict:
@@ -198,6 +210,11 @@ class RunDirectory:
         with self._reader() as reader:
             return [name for (name,) in reader.execute("SELECT DISTINCT name FROM arrays ORDER BY 1")]
 
+    def array_keys(self) -> list[tuple[str, int, int | None]]:
+        """(name, step, layer) of every recorded array."""
+        with self._reader() as reader:
+            return reader.execute("SELECT name, step, layer FROM arrays ORDER BY rowid").fetchall()
+
     def last_step(self) -> int | None:
         """The last recorded step; None before the first."""
         with self._reader() as reader:
@@ -230,7 +247,7 @@ class RunDirectory:
 def _refuse_foreign_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file; a run needs a folder")
-    known = {"config.json", "environment.json", "run.sqlite", ".lock", "checkpoints"}
+    known = {"config.json", "environment.json", "grid.json", "run.sqlite", ".lock", "checkpoints"}
     foreign = [
         item.name for item in path.glob("*") if item.name not in known and not item.name.startswith((".", "run.sqlite"))
     ]

@@ -1,0 +1,7 @@
+"""`python -m wherefrom` is `wherefrom`."""
+
+import sys
+
+from wherefrom.cli import main
+
+sys.exit(main())

@@ -1,0 +1,91 @@
+"""From the sums of a layer to its measurements and its maps over offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wherefrom.catalogue import Measurement
+from wherefrom.measures.alignment import share_of_means
+from wherefrom.measures.heads import head_divergence, one_minus_correlation
+from wherefrom.measures.pairs import by_distance, by_relation
+from wherefrom.measures.sums import LayerSums
+
+PAIR_MEASURES = ("advantage", "pressure", "attn", "qk_alignment")
+ROW_MEASURES = ("attention_entropy", "prefix_mass", "argmax_agreement")
+MAPS = PAIR_MEASURES
+
+
+def layer_measurements(sums: LayerSums, layer: int, split: str, distances: bool = True) -> Iterator[Measurement]:
+    """Every measure of the layer that the sums hold: by head; pairs by relation and, if asked, by distance."""
+    for measure in PAIR_MEASURES:
+        if (measure, "model") in sums.pairs:
+            yield from _pair_measurements(sums, measure, layer, split, distances)
+    for measure, values in _head_values(sums).items():
+        for head, value in enumerate(values.tolist()):
+            yield Measurement(measure, value, split, layer, head)
+    for measure, value in _divergences(sums).items():
+        yield Measurement(measure, float(value), split, layer)
+
+
+def layer_maps(sums: LayerSums) -> dict[str, Float[Tensor, "head dy dx"]]:
+    """Mean of each pair measure by offset on the model's grid; NaN where no gradient arrives."""
+    return {f"{name}_offset_map": offset_means(sums, name).sum(0) for name in MAPS if (name, "model") in sums.pairs}
+
+
+def offset_means(sums: LayerSums, measure: str, grid: str = "model") -> Float[Tensor, "half head dy dx"]:
+    """Sum over pairs / number of pairs, so that the halves' shares add up to the mean over all images."""
+    return sums.pairs[measure, grid] / pair_counts(sums, measure, grid).sum(0)
+
+
+def pair_counts(sums: LayerSums, measure: str, grid: str) -> Float[Tensor, "half head dy dx"]:
+    """How many pairs in how many images stand behind each sum; silent queries have no gradient to count."""
+    if measure in ("advantage", "pressure"):
+        return sums.pairs["heard", grid]
+    counts = torch.as_tensor(sums.grids[grid].offset_counts, dtype=torch.float64)
+    return (sums.images[:, None, None, None] * counts).expand_as(sums.pairs[measure, grid])
+
+
+def _pair_measurements(sums: LayerSums, measure: str, layer: int, split: str, distances: bool) -> Iterator[Measurement]:
+    for name, grid in sums.grids.items():
+        parts = sums.pairs[measure, name].sum(0), pair_counts(sums, measure, name).sum(0), grid
+        for relation, values in by_relation(*parts).items():
+            for head, value in enumerate(values.tolist()):
+                yield Measurement(measure, value, split, layer, head, relation=relation, grid=name)
+        for distance, values in by_distance(*parts).items() if distances else ():
+            for head, value in enumerate(values.tolist()):
+                yield Measurement(measure, value, split, layer, head, distance=distance, grid=name)
+
+
+def _head_values(sums: LayerSums) -> dict[str, Float[Tensor, head]]:
+    if not sums.heads:
+        return {}
+    grid, heads, images = sums.grids["model"], sums.heads, float(sums.images.sum())
+    rows = images * grid.num_patches
+    values = {name: heads[name] / rows for name in ROW_MEASURES}
+    values["angle_share"] = heads["angle_share"] / heads["angle_rows"]
+    pairs = rows * grid.num_patches
+    parts = heads["mean_score_squares"] * images / pairs, heads["score_squares"] / pairs
+    values["positional_share"] = share_of_means(*parts, int(images))
+    for name, places in sums.grids.items():
+        lengths = torch.as_tensor(places.offset_distances)
+        if name == "model":
+            values["attention_distance"] = (sums.pairs["patch_attn", name].sum(0) * lengths).sum((1, 2)) / rows
+    return values
+
+
+def _divergences(sums: LayerSums) -> dict[str, Float[Tensor, ""]]:
+    divergences = {}
+    if sums.heads:
+        divergences["head_divergence_attn"] = head_divergence(_halves(sums, "patch_attn"))
+        if ("pressure", "model") in sums.pairs:
+            maps = _halves(sums, "pressure")
+            divergences["head_divergence_pressure"] = head_divergence(maps, one_minus_correlation)
+    return divergences
+
+
+def _halves(sums: LayerSums, measure: str) -> Float[Tensor, "half head dy dx"]:
+    return sums.pairs[measure, "model"] / pair_counts(sums, measure, "model")

@@ -1,0 +1,160 @@
+"""One pass over a layer's attention, tile by tile: sums from which every measure of the layer is had.
+
+Their size is linear in the number of tokens, and sums of batches or of processes add up exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from wherefrom.attention import AttentionRecord, AttentionTile
+from wherefrom.geometry import PatchGrid
+from wherefrom.measures.alignment import angle_r2
+from wherefrom.measures.pairs import offset_sums_of_rows
+
+
+@dataclass(frozen=True)
+class LayerSums:
+    """What one layer's attention adds up to.
+
+    Args:
+        grids: places of the patches by name, `model` and perhaps `true`.
+        images: images in each half, `half`. Halves are every second image: what differs between them is noise.
+        pairs: by (quantity, grid name) the sum over images and over pairs of patches with an offset, `half head dy dx`.
+        heads: by quantity the sum over images and patch queries, `head`.
+    """
+
+    grids: Mapping[str, PatchGrid]
+    images: Float[Tensor, half]
+    pairs: dict[tuple[str, str], Float[Tensor, "half head dy dx"]]
+    heads: dict[str, Float[Tensor, head]]
+
+    def tensors(self) -> list[Tensor]:
+        """All sums in a fixed order, to be added up over processes in place."""
+        parts = (self.pairs[key] for key in sorted(self.pairs))
+        return [self.images, *parts, *(self.heads[key] for key in sorted(self.heads))]
+
+
+@torch.no_grad()
+def layer_sums(record: AttentionRecord, grids: Mapping[str, PatchGrid], gradients_only: bool = False) -> LayerSums:
+    """All sums of one layer.
+
+    Args:
+        record: what attention was given; without `grad_z` there are no sums of the gradient.
+        grids: places of the patches by name.
+        gradients_only: advantage and pressure alone, for training batches; about half the price.
+
+    Raises:
+        ValueError: if the number of tokens is not that of the grids.
+    """
+    grid = next(iter(grids.values()))
+    silent = None if record.grad_z is None else record.silent[grid.num_prefix_tokens :]
+    record = _patch_queries(record, grid)
+    shape = (2, record.num_heads, *grid.offset_counts.shape)
+    pairs: dict[tuple[str, str], Tensor] = {}
+    heads: dict[str, Tensor] = {}
+    for queries in record.query_ranges():
+        for half in range(min(2, record.num_examples)):
+            images, rows = _image_sums(record, queries, slice(half, None, 2), silent, gradients_only)
+            _add(heads, rows)
+            for (quantity, value), (name, places) in product(images.items(), grids.items()):
+                target = pairs.setdefault((quantity, name), torch.zeros(shape, dtype=torch.float64))
+                target[half] += offset_sums_of_rows(value.double(), places, queries).cpu()
+        if not gradients_only:
+            _add(heads, _score_variance(record, queries))
+    images = torch.tensor([(record.num_examples + 1) // 2, record.num_examples // 2], dtype=torch.float64)
+    return LayerSums(grids, images, pairs, heads)
+
+
+def _patch_queries(record: AttentionRecord, grid: PatchGrid) -> AttentionRecord:
+    """The record with patch queries alone; prefix tokens stay among the keys."""
+    prefix = grid.num_prefix_tokens
+    if not record.q.shape[2] == record.num_tokens == grid.num_tokens:
+        raise ValueError(
+            f"attention of {record.q.shape[2]} queries to {record.num_tokens} keys does not fit a grid of {grid.height} × "
+            f"{grid.width} patches with {prefix} prefix tokens ({grid.num_tokens} tokens); give the model's own grid"
+        )
+    bias = record.bias
+    if bias is not None and bias.shape[-2] > 1:
+        bias = bias[..., prefix:, :]
+    grad_z = None if record.grad_z is None else record.grad_z[:, :, prefix:]
+    return replace(record, q=record.q[:, :, prefix:], grad_z=grad_z, bias=bias)
+
+
+def _image_sums(
+    record: AttentionRecord, queries: slice, examples: slice, silent: Tensor | None, gradients_only: bool
+) -> tuple[dict[str, Float[Tensor, "head query key"]], dict[str, Float[Tensor, head]]]:
+    """Sums over `examples`: of pairs of patches, and of rows."""
+    pairs: dict[str, Tensor] = {}
+    rows: dict[str, Tensor] = {}
+    for tile in record.tiles(queries, examples):
+        if silent is not None:
+            _add(pairs, {"pressure": tile.pressure.sum(0), "advantage": tile.row_gain.sum(0)})
+        if not gradients_only:
+            _add(pairs, _attention_pairs(tile))
+            _add(rows, _attention_rows(tile))
+    q, k = record.q[examples, :, queries], record.k[examples]
+    if silent is not None:  # advantage = row gain − G, and the sum of G over images is one product of long vectors
+        gain = _product(record.grad_z[examples, :, queries], record.values[examples])
+        pairs["advantage"] = pairs["advantage"] - gain
+        pairs["heard"] = (~silent[queries, None]).to(gain).expand_as(gain) * len(q)
+    if not gradients_only:
+        pairs["qk_alignment"] = _product(normalize(q, dim=-1), normalize(k, dim=-1))
+    prefix = record.num_tokens - record.q.shape[2]
+    return {name: value if name == "patch_attn" else value[..., prefix:] for name, value in pairs.items()}, rows
+
+
+def _attention_pairs(tile: AttentionTile) -> dict[str, Float[Tensor, "head query key"]]:
+    patches = tile.attn[..., tile.prefix :]
+    whole = patches / patches.sum(-1, keepdim=True) if tile.prefix else patches
+    return {"attn": tile.attn.sum(0), "patch_attn": whole.sum(0)}
+
+
+def _attention_rows(tile: AttentionTile) -> dict[str, Float[Tensor, head]]:
+    scores, cosine = tile.scores[..., tile.prefix :], tile.cosine[..., tile.prefix :]
+    r2 = angle_r2(scores, cosine)
+    rows = {
+        "attention_entropy": _entropy(tile),
+        "prefix_mass": tile.attn[..., : tile.prefix].sum(-1),
+        "angle_share": r2.nan_to_num(),
+        "angle_rows": ~r2.isnan(),
+        "argmax_agreement": scores.argmax(-1) == cosine.argmax(-1),
+    }
+    return {name: row.sum((0, 2), dtype=torch.float64).cpu() for name, row in rows.items()}
+
+
+def _entropy(tile: AttentionTile) -> Float[Tensor, "batch head query"]:
+    """−Σ_j A ln A = ln Σ_j exp S − Σ_j A S, the first from a row's largest: ln A_max = S_max − ln Σ_j exp S."""
+    scores = tile.scores
+    if tile.record.bias is not None:  # a masked pair has A = 0 and S = −∞, and counts 0
+        scores = scores.clamp(min=torch.finfo(scores.dtype).min)
+    return scores.amax(-1) - tile.attn.amax(-1).log() - (tile.attn * scores).sum(-1)
+
+
+def _score_variance(record: AttentionRecord, queries: slice) -> dict[str, Float[Tensor, head]]:
+    """Sums of squares of S, centred within rows over patch keys: of each image, and of the mean over images."""
+    total, mean = 0.0, 0.0
+    for tile in record.tiles(queries):
+        scores = tile.scores[..., tile.prefix :]
+        scores = scores - scores.mean(-1, keepdim=True)
+        total = total + scores.square().sum((0, 2, 3), dtype=torch.float64)
+        mean = mean + scores.sum(0)
+    of_means = (mean / record.num_examples).square().sum((1, 2), dtype=torch.float64)
+    return {"score_squares": total.cpu(), "mean_score_squares": of_means.cpu()}
+
+
+def _product(a: Float[Tensor, "batch head query d"], b: Float[Tensor, "batch head key d"]) -> Tensor:
+    """Σ over images and d of a·b, `head query key`."""
+    return a.permute(1, 2, 0, 3).flatten(2) @ b.permute(1, 2, 0, 3).flatten(2).mT
+
+
+def _add(sums: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
+    for name, value in more.items():
+        sums[name] = sums[name] + value if name in sums else value
