@@ -71,24 +71,24 @@ class AttentionRecord:
         """All keys of some queries of some examples."""
         return AttentionTile(self, queries, examples)
 
-    def query_ranges(self, max_elements: int = TILE_ELEMENTS) -> Iterator[slice]:
+    def query_ranges(self, max_elements: int | None = None) -> Iterator[slice]:
         """Ranges of queries, each small enough for a tile of one example."""
-        num_queries = max(1, max_elements // (self.num_heads * self.num_tokens))
+        num_queries = max(1, (max_elements or TILE_ELEMENTS) // (self.num_heads * self.num_tokens))
         for start in range(0, self.q.shape[2], num_queries):
             yield slice(start, min(start + num_queries, self.q.shape[2]))
 
     def tiles(
-        self, queries: slice, examples: slice = slice(None), max_elements: int = TILE_ELEMENTS
+        self, queries: slice, examples: slice = slice(None), max_elements: int | None = None
     ) -> Iterator[AttentionTile]:
         """Tiles of a range of queries that together cover `examples` (which may have a step)."""
         rows = self.num_heads * self.num_tokens * (queries.stop - queries.start)
         chosen = range(self.num_examples)[examples]
-        size = max(1, max_elements // rows)
+        size = max(1, (max_elements or TILE_ELEMENTS) // rows)
         for first in range(0, len(chosen), size):
             part = chosen[first : first + size]
             yield self.tile(queries, slice(part.start, part.stop, part.step))
 
-    def all_tiles(self, max_elements: int = TILE_ELEMENTS) -> Iterator[AttentionTile]:
+    def all_tiles(self, max_elements: int | None = None) -> Iterator[AttentionTile]:
         """Tiles that together cover everything."""
         for queries in self.query_ranges(max_elements):
             yield from self.tiles(queries, max_elements=max_elements)

@@ -51,11 +51,11 @@ class ModelConfig:
 class RecordConfig:
     """What is recorded while a model trains, and how often."""
 
-    probe_every: int = 20
+    probe_every: int = 25
     """Measure the model on the held-out probe images every so many steps (and at steps 0 and last); 0: never."""
     gradient_every: int = 5
     """Measure advantage and pressure on the training batch every so many steps; 0: never."""
-    probe_size: int = 128
+    probe_size: int = 64
     """Number of held-out images in the probe."""
     checkpoint_every: int = 50
     """Write a checkpoint to resume from every so many steps (and at the last one); 0: only at the last."""
@@ -74,14 +74,14 @@ class TrainConfig:
     data: str = "photos"
     """Name of a data set (`wherefrom data` lists them), or the path of an image folder or parquet file."""
     arm: Arm = "natural"
-    """Control arm: patches as they are (natural), permuted once for all (shuffled), or anew for each image (scrambled)."""
+    """Patches as they are (natural), permuted once for all images (shuffled), or anew for each image (scrambled)."""
     seed: int = 0
     """Seed of everything random: initial parameters, order of images, crops, permutations."""
     steps: int = 200
     """Number of training steps."""
     batch_size: int = 64
     """Images in a training batch, over all processes."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """Highest learning rate, reached after the warm-up, then lowered to 0 along a cosine."""
     warmup_steps: int = 10
     """Steps of linear warm-up."""

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from wherefrom.studies import Snapshot
+from wherefrom.watcher import Snapshot
 
 LINE_EVERY = 15.0
 """Seconds between plain lines."""

@@ -20,11 +20,12 @@ from wherefrom.config import ARMS, Arm, ModelConfig, RecordConfig, TrainConfig, 
 from wherefrom.report import write_report
 from wherefrom.store import RunKey, StudyDirectory, claim
 from wherefrom.store.files import config_differences
+from wherefrom.watcher import Snapshot, Watcher
 
 ROUNDS = 3
 """How often a run is tried whose process died or whose disk failed; one that cannot succeed is not tried again."""
 
-Report = Callable[["Snapshot"], None]
+Report = Callable[[Snapshot], None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class StudyConfig:
     """Training steps of each run."""
     batch_size: int = 64
     """Images in a training batch."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """Highest learning rate."""
     device: str = "auto"
     """Device to train on: auto, cpu, cuda or mps."""
@@ -89,24 +90,6 @@ class StudyConfig:
 def quick_study(config: StudyConfig) -> StudyConfig:
     """A smaller study of the same kind: fewer seeds, head counts and steps; every sentence says preliminary."""
     return replace(config, seeds=2, head_seeds=2, heads=config.heads[:1], steps=min(config.steps, 150))
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """How far a study is: steps done by run, which runs are at work, what failed."""
-
-    steps: dict[RunKey, int]
-    total_steps: int
-    """Of each run."""
-    active: tuple[RunKey, ...]
-    finished: tuple[RunKey, ...]
-    failed: dict[RunKey, str]
-    falloff: dict[RunKey, float]
-    """Newest falloff of the position embedding, on the model's grid."""
-
-    @property
-    def share(self) -> float:
-        return sum(self.steps.values()) / (self.total_steps * max(1, len(self.steps)))
 
 
 @dataclass(frozen=True)
@@ -210,7 +193,7 @@ def _train_round(
     futures = {
         executor.submit(train_one, to_dict(config), str(study.run(key).path)): key for key, config in again.items()
     }
-    watcher, waiting = Watcher(runs, study), set(futures)
+    watcher, waiting = Watcher(runs, next(iter(runs.values())).steps, study), set(futures)
     while waiting:
         _, waiting = wait(waiting, timeout=0.5)
         if report:
@@ -261,33 +244,6 @@ def train_one(config: dict, out: str) -> None:
     fit(from_dict(config), out, resume=True)
 
 
-class Watcher:
-    """Follows runs by reading their records, wherever they are trained."""
-
-    def __init__(self, runs: dict[RunKey, TrainConfig], study: StudyDirectory):
-        self.runs, self.study = runs, study
-        self.finished: dict[RunKey, None] = {}
-        self.falloff: dict[RunKey, float] = {}
-        self.steps = dict.fromkeys(runs, 0)
-
-    def snapshot(self, active: list[RunKey], failed: dict[RunKey, str]) -> Snapshot:
-        for key in self.runs.keys() - self.finished.keys():
-            self._look(key)
-        total = next(iter(self.runs.values())).steps
-        return Snapshot(dict(self.steps), total, tuple(active), tuple(self.finished), failed, dict(self.falloff))
-
-    def _look(self, key: RunKey) -> None:
-        run = self.study.run(key)
-        if not run.exists():
-            return
-        self.steps[key] = run.last_step() or 0
-        falloff = run.measurements("similarity_falloff", grid="model")
-        if len(falloff):
-            self.falloff[key] = float(falloff.value.iloc[-1])
-        if run.is_finished():
-            self.finished[key] = None
-
-
 def available_processors() -> int:
     """Processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -310,7 +266,7 @@ def study(
     """
     from rich.console import Console
 
-    from wherefrom.display import study_progress  # display knows Snapshot, which is defined here
+    from wherefrom.display import study_progress
 
     config = StudyConfig(data=data, **settings)
     with study_progress(Console(stderr=True)) as report:

@@ -1,0 +1,238 @@
+"""Intervals, t-tests, Holm's correction, the Mantel test and the number of seeds needed. numpy and scipy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf, nan, sqrt
+
+import numpy as np
+from scipy import special
+
+_ROUNDING = 1e-12
+"""Differences below this share of a number's size are rounding, not spread."""
+
+
+@dataclass(frozen=True, slots=True)
+class TTest:
+    """Mean of n independent numbers against 0. What cannot be computed is NaN, never a guess."""
+
+    mean: float
+    sd: float
+    n: int
+    low: float
+    """Lower end of the t-interval."""
+    high: float
+    """Upper end of the t-interval."""
+    p: float
+    """Two-sided p; NaN below two numbers, and for numbers without any spread."""
+
+    @property
+    def effect(self) -> float:
+        """mean / sd, in standard deviations; NaN without spread."""
+        return self.mean / self.sd if self.sd > 0 else nan
+
+
+def one_sample_t(values, level: float = 0.95) -> TTest:
+    """t = mean · √n / sd against Student's t with n − 1 degrees of freedom.
+
+    Args:
+        values: independent numbers, one an observation; NaN are left out.
+        level: confidence of the interval.
+
+    Returns:
+        The two-sided test of mean 0, with the interval of the mean. Numbers that are all the same have an interval but
+        no p: without spread there is nothing to hold the mean against, and a p of 0 would be a boast.
+
+    References:
+        Student 1908, The probable error of a mean.
+
+    >>> test = one_sample_t([1.0, 2.0, 3.0])
+    >>> round(test.mean, 3), round(test.sd, 3), round(test.p, 4)
+    (2.0, 1.0, 0.0742)
+    """
+    values = _known(values)
+    n = len(values)
+    mean = float(values.mean()) if n else nan
+    if n < 2:
+        return TTest(mean, nan, n, nan, nan, nan)
+    sd = float(values.std(ddof=1))
+    if sd <= _ROUNDING * np.abs(values).max():
+        return TTest(mean, 0.0, n, mean, mean, nan)
+    p = 2 * float(special.stdtr(n - 1, -abs(mean) * sqrt(n) / sd))
+    return TTest(mean, sd, n, *t_interval(values, level), p)
+
+
+def paired_t(a, b, level: float = 0.95) -> TTest:
+    """The one-sample t-test of a − b, pair by pair.
+
+    Raises:
+        ValueError: if the two do not have the same length.
+    """
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"a paired test needs two lists of equal length; found shapes {a.shape} and {b.shape}")
+    return one_sample_t(a - b, level)
+
+
+def t_interval(values, level: float = 0.95) -> tuple[float, float]:
+    """mean ± t_(n − 1) · sd / √n.
+
+    Returns:
+        (low, high); NaN below two numbers.
+
+    >>> [round(end, 3) for end in t_interval([1.0, 2.0, 3.0])]
+    [-0.484, 4.484]
+    """
+    values = _known(values)
+    n = len(values)
+    if n < 2:
+        return nan, nan
+    half = float(special.stdtrit(n - 1, 0.5 + level / 2) * values.std(ddof=1) / sqrt(n))
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
+def holm(p) -> np.ndarray:
+    """p̃_(k) = max over j ≤ k of min(1, (m − j + 1) · p_(j)), p sorted upwards.
+
+    Args:
+        p: p-values of one family, `test`; NaN are no tests and are not counted.
+
+    Returns:
+        Adjusted p-values in the order of `p`; rejecting those ≤ α keeps the chance of any false rejection ≤ α.
+
+    References:
+        Holm 1979, A simple sequentially rejective multiple test procedure.
+
+    >>> holm([0.01, 0.04, 0.03]).round(2).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p, kind="stable")[: np.count_nonzero(~np.isnan(p))]  # NaN sort to the end
+    factors = np.arange(len(order), 0, -1)
+    adjusted = np.full(len(p), nan)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(factors * p[order]))
+    return adjusted
+
+
+def binomial_interval(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a rate: all rates that `successes` of `trials` do not reject in either tail.
+
+    Returns:
+        (low, high) in [0, 1].
+
+    Raises:
+        ValueError: unless 0 ≤ successes ≤ trials.
+
+    References:
+        Clopper & Pearson 1934, The use of confidence or fiducial limits.
+
+    >>> [round(end, 3) for end in binomial_interval(0, 10)]
+    [0.0, 0.308]
+    """
+    if not 0 <= successes <= trials:
+        raise ValueError(f"expected 0 ≤ successes ≤ trials; found {successes} successes in {trials} trials")
+    tail, failures = (1 - level) / 2, trials - successes
+    low = special.betaincinv(successes, failures + 1, tail) if successes else 0.0
+    high = special.betaincinv(successes + 1, failures, 1 - tail) if failures else 1.0
+    return float(low), float(high)
+
+
+def power_t(mean: float, sd: float, n: int, alpha: float = 0.05) -> float:
+    """Chance that a two-sided t-test of n numbers finds p ≤ alpha with the mean on its true side (non-central t)."""
+    critical = special.stdtrit(n - 1, 1 - alpha / 2)
+    return 1 - float(special.nctdtr(n - 1, abs(mean) / sd * sqrt(n), critical))
+
+
+def seeds_needed(mean: float, sd: float, alpha: float = 0.05, power: float = 0.8, limit: int = 50) -> float:
+    """The smallest n at which a mean and deviation like these would give p ≤ alpha with the chance `power`.
+
+    Args:
+        mean: observed mean.
+        sd: observed standard deviation over seeds.
+        alpha: level of the two-sided t-test, after any correction for several tests.
+        power: chance asked for.
+        limit: largest number tried.
+
+    Returns:
+        A whole number of seeds, at least 2; infinity where more than `limit` would be needed.
+
+    >>> seeds_needed(1.0, 0.5), seeds_needed(0.01, 0.5)
+    (5, inf)
+    """
+    if not sd > 0 or mean == 0:
+        return inf  # without spread, or without an effect, no number of seeds settles anything
+    return next((n for n in range(2, limit + 1) if power_t(mean, sd, n, alpha) >= power), inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Mantel:
+    """How far the likeness of things falls with their distance, against chance."""
+
+    correlation: float
+    p: float
+    """One-sided: share of random relabellings, this one included, with a correlation at least as high."""
+    low: float
+    """Lower end of the 99 % interval under random relabelling."""
+    high: float
+    """Upper end of the 99 % interval under random relabelling."""
+
+
+def mantel(similarity: np.ndarray, distances: np.ndarray, permutations: int = 999, seed: int = 0) -> Mantel:
+    """r = Pearson over i < j of (C_ij, −D_ij);  p = (1 + #{r_π ≥ r}) / (1 + permutations).
+
+    r_π is the same correlation after the labels of C were permuted by π, rows and columns alike.
+
+    Args:
+        similarity: C, symmetric, `patch patch`; the diagonal is not used.
+        distances: D, symmetric, `patch patch`.
+        permutations: number of random relabellings.
+        seed: of the relabellings.
+
+    Returns:
+        Correlation in [−1, 1], its p, and the range that holds 99 % of the relabelled correlations. All NaN where
+        fewer than three patches, equal similarities or a missing value leave the correlation undefined.
+
+    Raises:
+        ValueError: unless both are square and of one size.
+
+    References:
+        Mantel 1967, The detection of disease clustering and a generalized regression approach.
+
+    >>> place = np.arange(6.0)
+    >>> distances = np.abs(place[:, None] - place)
+    >>> test = mantel(1 - distances / 5, distances)
+    >>> round(test.correlation, 6), test.p < 0.02
+    (1.0, True)
+    """
+    similarity, distances = np.asarray(similarity, dtype=float), np.asarray(distances, dtype=float)
+    if similarity.ndim != 2 or len({*similarity.shape, *distances.shape}) != 1:
+        raise ValueError(
+            f"the Mantel test needs two square matrices of one size; found {similarity.shape} and {distances.shape}"
+        )
+    c, minus_d = _standardised(similarity), _standardised(-distances)
+    if c is None or minus_d is None:
+        return Mantel(nan, nan, nan, nan)
+    # Mean and deviation over pairs do not change under relabelling, so a correlation is one inner product.
+    # A relabelling at a time keeps memory at two matrices, and its rows and columns in the cache.
+    rng = np.random.default_rng(seed)
+    relabelled = (rng.permutation(len(c)) for _ in range(permutations))
+    null = np.array([np.vdot(c.take(order, 0).take(order, 1), minus_d) for order in relabelled])
+    correlation = float(np.vdot(c, minus_d))
+    low, high = np.quantile(null, [0.005, 0.995]) if permutations else (nan, nan)
+    at_least = np.count_nonzero(null >= correlation - _ROUNDING)  # a symmetry of the grid gives the same number
+    return Mantel(correlation, float((1 + at_least) / (1 + permutations)), float(low), float(high))
+
+
+def _standardised(matrix: np.ndarray) -> np.ndarray | None:
+    """Pairs i ≠ j moved and scaled to sum 0 and sum of squares 1, diagonal 0; None where that cannot be."""
+    pairs = ~np.eye(len(matrix), dtype=bool)
+    if len(matrix) < 3 or not np.isfinite(matrix[pairs]).all():
+        return None
+    centred = np.where(pairs, matrix - matrix[pairs].mean(), 0.0)
+    norm = np.linalg.norm(centred)
+    return centred / norm if norm > _ROUNDING * np.abs(matrix[pairs]).max() * len(matrix) else None
+
+
+def _known(values) -> np.ndarray:
+    values = np.asarray(values, dtype=float).ravel()
+    return values[~np.isnan(values)]
