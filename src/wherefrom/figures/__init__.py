@@ -1,1 +1,26 @@
-""""""
+"""Figures: a table of measurements or an array in, matplotlib Axes out. Public as `wherefrom.plot`.
+
+    study.measurements("similarity_falloff") -> wf.plot.falloff_over_steps -> Axes
+
+Functions of one panel take `ax`, functions of several take an empty `figure`; without, they make their own.
+"""
+
+from wherefrom.figures.attention import alignment_by_distance, attention_distance
+from wherefrom.figures.gradients import gradients_by_relation
+from wherefrom.figures.heads import head_sweep
+from wherefrom.figures.images import example_images, similarity_tiles
+from wherefrom.figures.places import layout
+from wherefrom.figures.steps import accuracy_over_steps, falloff_over_steps, over_steps
+
+__all__ = [
+    "accuracy_over_steps",
+    "alignment_by_distance",
+    "attention_distance",
+    "example_images",
+    "falloff_over_steps",
+    "gradients_by_relation",
+    "head_sweep",
+    "layout",
+    "over_steps",
+    "similarity_tiles",
+]

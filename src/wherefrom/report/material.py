@@ -1,0 +1,91 @@
+"""What the page is made of: tables, arrays and runs of one study."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from wherefrom.catalogue import COLUMNS
+from wherefrom.figures.tables import by_series
+from wherefrom.geometry import PatchGrid
+from wherefrom.store import RunDirectory, StudyDirectory
+from wherefrom.store.study import RunKey
+
+ARMS = ("natural", "shuffled", "scrambled")
+
+
+class Material:
+    """A study as the sections of the page ask for it; nothing that is missing raises."""
+
+    def __init__(self, study: StudyDirectory):
+        self.study = study
+        self.settings = study.settings
+        self.num_heads = self.settings["num_heads"]
+
+    @cached_property
+    def finished(self) -> dict[RunKey, RunDirectory]:
+        return self.study.finished_runs()
+
+    def table(self, measure, **where) -> pd.DataFrame:
+        """Rows of one or several measures in all finished runs; with its columns also where there is none."""
+        table = self.study.measurements(measure, **where)
+        return (
+            table if len(table.columns) else pd.DataFrame(columns=["run", "arm", "num_heads", "seed", "step", *COLUMNS])
+        )
+
+    def arms(self, measure, **where) -> pd.DataFrame:
+        """The same, of the runs with the arms' head count."""
+        table = self.table(measure, **where)
+        return table[table["num_heads"] == self.num_heads]
+
+    @cached_property
+    def examples(self) -> dict[str, tuple[RunKey, RunDirectory]]:
+        """For each arm its finished run with the lowest seed."""
+        runs = [(key, run) for key, run in self.finished.items() if key.num_heads == self.num_heads]
+        runs.sort(key=lambda pair: pair[0].seed, reverse=True)
+        lowest = {key.arm: (key, run) for key, run in runs}
+        return {arm: lowest[arm] for arm in ARMS if arm in lowest}
+
+    @cached_property
+    def grid(self) -> PatchGrid | None:
+        """The grid of the models, read from the shape of a map of offsets; None where there is no such map."""
+        for run in self.finished.values():
+            if (offset_map := self.array(run, "attn_offset_map", layer=0)) is not None:
+                height, width = (np.array(offset_map.shape[-2:]) + 1) // 2
+                return PatchGrid(int(height), int(width))
+        return None
+
+    def true_grid(self, run: RunDirectory) -> PatchGrid | None:
+        """The grid before the shuffling."""
+        order = self.array(run, "patch_order")
+        return self.grid if order is None or self.grid is None else self.grid.reordered(order)
+
+    def array(self, run: RunDirectory, name: str, step: int | None = None, layer: int | None = None):
+        """One array, by default of the first step that has it; None where there is none."""
+        steps = run.array_steps(name)
+        if not steps or (step is not None and step not in steps):
+            return None
+        return run.array(name, steps[0] if step is None else step, layer)
+
+    @property
+    def nothing_finished(self) -> str | None:
+        if self.finished:
+            return None
+        return "No run of this study has finished yet, so there is nothing to draw."
+
+
+def last_step(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each run's last step."""
+    return rows[rows["step"] == rows.groupby("run")["step"].transform("max")]
+
+
+def first_step(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each run's first step."""
+    return rows[rows["step"] == rows.groupby("run")["step"].transform("min")]
+
+
+def by_arm(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each arm and grid, by the name that figures give it."""
+    return {series.label: own for series, own in by_series(rows)}

@@ -1,0 +1,91 @@
+"""How the study was made: settings, machine, runs, measures, and the command that makes it again."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+import pandas as pd
+
+from wherefrom.catalogue import MEASURES, Measure
+from wherefrom.config import TrainConfig, to_dict
+from wherefrom.report.material import ARMS, Material, last_step
+from wherefrom.report.verdicts import flat
+from wherefrom.report.words import number
+from wherefrom.store import RunDirectory
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run of the study."""
+
+    name: str
+    arm: str
+    num_heads: int
+    seed: int
+    status: str
+    accuracy: str
+    falloff: str
+
+
+def run_rows(material: Material) -> list[RunRow]:
+    """All runs that the study asks for, finished or not."""
+    scores = _final(material.table("accuracy", split="test"))
+    falloffs = _final(material.table("similarity_falloff", grid="model"))
+    return [
+        RunRow(
+            key.name, key.arm, key.num_heads, key.seed, _status(material.study.run(key)),
+            number(scores.get(key.name)), number(falloffs.get(key.name)),
+        )
+        for key in material.study.run_keys()
+    ]  # fmt: skip
+
+
+def _final(rows: pd.DataFrame) -> dict[str, float]:
+    return last_step(rows).groupby("run")["value"].mean().to_dict() if len(rows) else {}
+
+
+def _status(run: RunDirectory) -> str:
+    if not run.exists():
+        return "not started"
+    status, step = run.status(), run.last_step()
+    if status.get("end") == "finished":
+        return "finished"
+    reached = f" at step {step}" if step is not None else ""
+    reason = f": {status['reason']}" if status.get("reason") else ""
+    return (status.get("end") or "unfinished") + reached + reason
+
+
+def settings(material: Material) -> list[tuple[str, str, str]]:
+    """(name, value, default where it differs) of what all runs share."""
+    defaults = dict(flat(to_dict(TrainConfig())))
+    pairs = [pair for pair in flat(material.settings["train"]) if pair[0] not in ("arm", "seed", "model.num_heads")]
+    return [(name, value, defaults[name] if defaults.get(name, value) != value else "") for name, value in pairs]
+
+
+def environment(material: Material) -> list[tuple[str, str]]:
+    """Versions and machine of the first run that has noted them."""
+    for key in material.study.run_keys():
+        if (run := material.study.run(key)).exists():
+            return flat(run.environment)
+    return []
+
+
+def command(material: Material) -> str:
+    """The command that makes a study like this one."""
+    keys = material.study.run_keys()
+    arms = [arm for arm in ARMS if any(key.arm == arm for key in keys)]
+    seeds = len({key.seed for key in keys if key.arm == "natural" and key.num_heads == material.num_heads})
+    heads = sorted({key.num_heads for key in keys})
+    data = shlex.quote(str(material.settings["train"].get("data", "photos")))
+    counts = " ".join(map(str, heads))
+    return f"wherefrom study --data {data} --seeds {seeds or 1} --heads {counts} --arms {' '.join(arms)}"
+
+
+def measures(material: Material) -> list[Measure]:
+    """The measures that were recorded, in the order of the catalogue."""
+    if not material.finished:
+        return list(MEASURES.values())
+    first = next(iter(material.finished.values()))
+    recorded = set(first.measurements()["measure"])
+    return [measure for name, measure in MEASURES.items() if name in recorded]

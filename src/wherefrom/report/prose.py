@@ -1,0 +1,98 @@
+"""What the page says of each figure: its question, what to look at, what it would be without structure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Prose:
+    """Words of one section; line breaks are spaces."""
+
+    title: str
+    look: str
+    nothing: str
+
+
+PROSE = {
+    "images": Prose(
+        "What the models see",
+        """The same held-out images, as the models of each arm get them. A Vision Transformer cuts an image into
+        patches and treats them as a set, so for the model itself the arms differ only in which patches keep
+        company.""",
+        """In the scrambled arm no place has neighbours: there is nothing of space to be learned, and so it is the
+        control of the claims. In the shuffled arm the neighbours of a place are always the same, only not the
+        ones you expect: space is there to be found.""",
+    ),
+    "similarity": Prose(
+        "Which places does the model hold to be alike?",
+        """Each small tile belongs to one patch and stands where that patch is in the image. It shows how much the
+        patch’s position embedding is like that of every other patch, each at its own place: red alike, white
+        unrelated, blue opposite. Look for a red spot in every tile that sits where the tile itself sits.""",
+        """Every tile is noise around one dark cell, the patch itself. So the scrambled arm should look, and the
+        shuffled arm on the grid that the model sees; put back on its true grid, it should look like the natural
+        arm.""",
+    ),
+    "layout": Prose(
+        "The map that forms",
+        """Each dot is a patch, put where its position embedding alone says that it is (the plane that keeps
+        likeness best, then turned, mirrored and scaled to fit the image as well as it can). Colour tells where the
+        patch truly is, lines join true neighbours. Follow a row from left to right: a tangle that unfolds into a
+        sheet is a map being learned. In the shuffled arm, where it unfolds, the gradient has put the image back
+        together.""",
+        """The dots stay a tangle: lines criss-cross and colours are mixed. Nothing fits, so the best fit is
+        small.""",
+    ),
+    "falloff": Prose(
+        "When the map forms, and how sure that is",
+        """Left: how well the likeness of position embeddings falls with distance on the grid. Right: how well row
+        and column can be read from a position embedding left out of the fit. A thin line is one seed, a thick line
+        the mean. The natural arm should rise, and the shuffled one with it, but on its true grid only.""",
+        """The falloff stays inside the grey band, where 99 % of random relabellings of the patches fall, and R²
+        stays at or below 0.""",
+    ),
+    "distance": Prose(
+        "How far each head looks",
+        """Each dot is one head of one seed: the mean distance between a patch and the patches it attends to. Hollow
+        dots are heads before training, filled ones after, each group in rising order. Look for filled dots below
+        the dashed line (heads that look nearby) and for heads of one layer that spread apart (some local, some
+        global).""",
+        """A head that does not care about places lies on the dashed line, the distance of uniform attention; before
+        training all heads are close to it.""",
+    ),
+    "gradients": Prose(
+        "What the gradient asks for",
+        """For each pair of patches the gradient of the loss says whether attention between them should grow (above
+        0) or shrink (below 0). Here it is averaged by how the two patches lie to each other. If the usual
+        explanation is right, edge neighbours lie highest and far pairs lowest, in the natural arm only. Look at
+        each layer by itself, and at the beginning as well as the end: the sign may change from layer to layer and
+        over time.""",
+        """All lines lie on each other, as they should in the scrambled arm. Panels of one layer share their scale;
+        different layers do not.""",
+    ),
+    "alignment": Prose(
+        "Do queries and keys of neighbours point the same way?",
+        """How much the query of a patch points in the direction of the key of another, over the distance of the
+        two; dotted before training, full after. A line that falls from left to right says that nearby patches
+        answer to each other and far ones do not. Layers may differ: compare them before believing a sentence about
+        “the model”.""",
+        """The lines are flat. Their height says nothing about space, only whether queries and keys agree at
+        all.""",
+    ),
+    "heads": Prose(
+        "How many heads?",
+        """Models of equal width and equal number of parameters, cut into more or fewer heads. Left: test accuracy.
+        Middle: how much the heads of a layer differ in where they look. Right: how much the gradients they get
+        differ. A thin line joins the runs of one seed; bars are 95 % intervals over seeds.""",
+        """If the number of heads did not matter, the thin lines would be flat and cross at random. Two heads that
+        are copies of each other diverge by 0; a single head has no divergence.""",
+    ),
+    "training": Prose(
+        "Did the models learn their task?",
+        """Loss and accuracy on held-out images: a thin line is one seed, a thick one the mean. Read the other
+        figures with these in mind: from a model that has learned little, little follows.""",
+        """A model that learns nothing stays at the accuracy of guessing. The scrambled arm may well learn the task,
+        from the contents of patches alone.""",
+    ),
+}  # fmt: skip
+"""By anchor of the section, in no particular order."""
