@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import inspect
+import io
 import json
+import os
+import re
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from wherefrom.config import TrainConfig, from_toml
-from wherefrom.studies import StudyConfig
+from wherefrom import __version__
+from wherefrom.config import StudyConfig, TrainConfig, from_toml
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
-DESCRIPTION = "Shows where a Vision Transformer's sense of space comes from. Start with: wherefrom study"
+OutFile = Annotated[Path | None, arg(aliases=["-o"], metavar="FILE")]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code is 0 done, 1 some runs failed, 2 wrong use or bad input, 130 interrupted."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        return tyro.extras.subcommand_cli_from_dict(
-            _commands(arguments), prog="wherefrom", description=DESCRIPTION, args=arguments or ["--help"]
-        )
+        if name in ("-h", "--help", "--version"):
+            print(f"wherefrom {__version__}" if name == "--version" else overview())
+            return DONE
+        return understood(name, rest)()
     except KeyboardInterrupt:
         say("wherefrom: interrupted; everything recorded so far is kept")
         return INTERRUPTED
     except (ValueError, FloatingPointError, OSError, ImportError) as error:
-        say(f"wherefrom: {error}")
+        say(f"wherefrom: {' '.join(str(error).split())}")
         return WRONG_USE
 
 
@@ -45,14 +55,19 @@ def say(sentence: str) -> None:
 
 def study(
     config: Annotated[StudyConfig, arg(name="")] = StudyConfig(),  # noqa: B008 - frozen
-    out: Path = Path("runs/study"),
+    out: Annotated[Path, arg(aliases=["-o"])] = Path("runs/study"),
     quick: bool = False,
     jobs: int = 0,
 ) -> int:
-    """The main job: train the arms, judge the claims, write the report.
+    """Train the arms, judge the claims, write the report: the main job.
 
-    Trains natural and scrambled images with several seeds, shuffled images once, and other head counts; then judges each
-    claim and writes verdicts.json and report.html. Run it again to go on where it stopped; what is finished is kept.
+    Trains natural and scrambled images with several seeds, shuffled images once,
+    and other head counts; then judges each claim and writes verdicts.json and
+    report.html. Run it again to go on where it stopped; what is finished is kept.
+
+        wherefrom study                           # photographs that it carries
+        wherefrom study --quick --out runs/quick  # a smaller study of the same kind
+        wherefrom study --data pictures/ --model.patch-size 8 --out runs/pictures
 
     Args:
         config: which runs.
@@ -82,11 +97,22 @@ def study(
 
 def train(
     run: Annotated[TrainConfig, arg(name="")],
-    out: Path = Path("runs/run"),
-    config: Path | None = None,
+    out: Annotated[Path, arg(aliases=["-o"])] = Path("runs/run"),
+    config: Annotated[Path | None, arg(metavar="FILE")] = None,
     resume: bool = False,
 ) -> int:
-    """One recorded run. torchrun starts it on many processes: torchrun --nproc-per-node 2 -m wherefrom train.
+    """Train one model and record the run.
+
+        wherefrom train --arm shuffled --seed 1 --out runs/shuffled
+        wherefrom train --config run.toml --steps 500     # options outdo the file
+        wherefrom train --out runs/shuffled --resume …    # the same options again
+        torchrun --nproc-per-node 2 -m wherefrom train …  # on several processes
+
+    A file holds the options by their names; those with a dot are in tables:
+
+        steps = 500
+        [model]
+        num_heads = 2
 
     Args:
         run: the configuration.
@@ -97,18 +123,23 @@ def train(
     from wherefrom.display import run_progress
     from wherefrom.train import fit
 
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one speaks
     try:
-        with run_progress(Console(stderr=True), run.steps) as progress:
+        with run_progress(Console(stderr=True, quiet=not first), run.steps) as progress:
             fit(run, out, resume=resume, progress=progress)
     except KeyboardInterrupt:
         say(f"wherefrom: interrupted; everything recorded so far is kept in {out}; --resume goes on from there")
         return INTERRUPTED
-    say(f"recorded in {out}")
+    if first:
+        say(f"recorded in {out}")
     return DONE
 
 
-def report(study: Positional[Path], out: Annotated[Path | None, arg(aliases=["-o"])] = None) -> int:
-    """Write one self-contained page from a study.
+def report(study: Positional[Path], out: OutFile = None) -> int:
+    """Write a study as one self-contained page.
+
+        wherefrom report runs/study
+        wherefrom report runs/study -o page.html
 
     Args:
         study: folder of the study.
@@ -120,16 +151,16 @@ def report(study: Positional[Path], out: Annotated[Path | None, arg(aliases=["-o
     return DONE
 
 
-def export(
-    run: Positional[Path],
-    to: Literal["parquet", "csv", "npz"] = "parquet",
-    out: Annotated[Path | None, arg(aliases=["-o"])] = None,
-) -> int:
-    """Write the record of a run, or of all runs of a study, as a file that other tools open.
+def export(run: Positional[Path], to: Literal["parquet", "csv", "npz"] = "parquet", out: OutFile = None) -> int:
+    """Write a record as a file that other tools open.
+
+        wherefrom export runs/study                          # parquet
+        wherefrom export runs/run --to csv -o run.csv
+        wherefrom export runs/run --to npz                   # the arrays
 
     Args:
-        run: folder of a run or of a study.
-        to: parquet or csv for the measurements, npz for the arrays of a run.
+        run: folder of a run, or of a study for all its finished runs.
+        to: parquet or csv for the measurements, npz for the arrays.
         out: file to write; measurements.parquet, measurements.csv or arrays.npz in the folder if left out.
     """
     from wherefrom.store.export import export as write
@@ -139,7 +170,7 @@ def export(
 
 
 def data(as_json: Annotated[bool, arg(name="json")] = False) -> int:
-    """The data sets it knows, and what each needs.
+    """List the data sets it knows, and what each needs.
 
     Args:
         as_json: print JSON.
@@ -148,31 +179,113 @@ def data(as_json: Annotated[bool, arg(name="json")] = False) -> int:
 
     sets = describe()
     if as_json:
-        print(json.dumps(sets, indent=2))
+        print(json.dumps(sets, indent=2, ensure_ascii=False))
         return DONE
     table = Table(*sets[0])
     for row in sets:
-        table.add_row(*map(str, row.values()))
+        table.add_row(*row.values())
     Console().print(table)
     return DONE
 
 
-def _commands(arguments: list[str]) -> dict:
-    return {"study": study, "train": _train_from(arguments), "report": report, "export": export, "data": data}
+COMMANDS: dict[str, Callable[..., int]] = {
+    "study": study,
+    "train": train,
+    "report": report,
+    "export": export,
+    "data": data,
+}
 
 
-def _train_from(arguments: list[str]):
-    """`train` with the file named by --config as its defaults, so that options come before what the file says."""
-    path = None
-    if arguments[:1] == ["train"]:
-        for place, argument in enumerate(arguments):
-            if argument == "--config" and place + 1 < len(arguments):
-                path = arguments[place + 1]
-            elif argument.startswith("--config="):
-                path = argument.removeprefix("--config=")
-    start = from_toml(path) if path else TrainConfig()
-    train.__defaults__ = (start, *train.__defaults__[-3:])
-    return train
+def overview() -> str:
+    """What `wherefrom --help` prints."""
+    commands = (f"  {name:8}{inspect.getdoc(command).splitlines()[0]}" for name, command in COMMANDS.items())
+    return "\n".join(
+        (
+            "usage: wherefrom COMMAND [OPTIONS]",
+            "\nShows where a Vision Transformer's sense of space comes from.",
+            "\ncommands:",
+            *commands,
+            "\nexamples:",
+            "  wherefrom study --quick     a small study of photographs that it carries",
+            "  wherefrom study --help      the options of a command, and more examples",
+            "  wherefrom --version",
+        )
+    )
+
+
+# ---- from words to calls
+
+
+@dataclass(frozen=True)
+class _File:
+    config: Path | None = None
+
+
+def understood(name: str, arguments: list[str]) -> Callable[[], int]:
+    """The command of that name, ready to be called with what the arguments say.
+
+    Raises:
+        ValueError: for what cannot be understood, in one sentence.
+    """
+    if name not in COMMANDS:
+        near = get_close_matches(name, COMMANDS, n=1)
+        guess = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"there is no command {name!r}; {guess}known: {', '.join(COMMANDS)}")
+    words = _Words(f"wherefrom {name}", arguments)
+    command = _later(COMMANDS[name])
+    if name == "train":  # the file's settings are the defaults that options come before
+        file = words.read(_File, return_unknown_args=True, add_help=False)[0].config
+        command = functools.partial(command, run=from_toml(file) if file else TrainConfig())
+    return words.read(command, config=(FlagCreatePairsOff,))
+
+
+@dataclass(frozen=True)
+class _Words:
+    """Arguments of a command, which tyro reads."""
+
+    prog: str
+    arguments: list[str]
+
+    def read(self, kind: Callable, **options):
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                return tyro.cli(kind, prog=self.prog, args=self.arguments, **options)
+        except SystemExit as end:
+            if end.code:
+                raise ValueError(sentence_in(said.getvalue(), self.prog)) from None
+            raise
+
+
+def _later(command: Callable[..., int]) -> Callable[..., Callable[[], int]]:
+    """`command`, but it gives the call instead of making it."""
+    return functools.wraps(command)(functools.partial(functools.partial, command))
+
+
+REWORDED = {
+    r"^Error parsing (?:run|config)\S*: ": "",  # a class refused the values: its own sentence names them
+    r"^Error parsing ": "",
+    r"invalid literal for int\(\) with base 10: ": "expected a whole number, found ",
+    r"could not convert string to float: ": "expected a number, found ",
+    r" ?\(required\)$": "",
+}
+
+
+def sentence_in(box: str, prog: str) -> str:
+    """What tyro says in a box of several parts: what is wrong, and the option it guesses.
+
+    >>> sentence_in("╭─ Oh ─╮\\n│ Error parsing --steps: it is │\\n│ odd. │\\n│ ────────── │\\n│ Help │", "wherefrom train")
+    '--steps: it is odd; see wherefrom train --help'
+    """
+    plain = re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯]", "", box)
+    body = plain.partition("\n")[2]  # below the title
+    parts = [" ".join(part.split()) for part in re.split(r"^[ ─-]{8,}$", body, flags=re.MULTILINE) if part.strip()]
+    sentence = parts[0] if parts else "these options cannot be understood"
+    for pattern, words in REWORDED.items():
+        sentence = re.sub(pattern, words, sentence)
+    guess = re.search(r"Perhaps you meant: (--[\w.-]+)", " ".join(parts))
+    return f"{sentence.rstrip('.')}; " + (f"did you mean {guess[1]}?" if guess else f"see {prog} --help")
 
 
 if __name__ == "__main__":

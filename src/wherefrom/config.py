@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, get_args, get_origin
 
 import cattrs
+import cattrs.gen
 
 Arm = Literal["natural", "shuffled", "scrambled"]
+Pool = Literal["mean", "class"]
+PosEmbed = Literal["learned", "sincos", "none"]
 ARMS: tuple[str, ...] = get_args(Arm)
 
 
@@ -26,18 +32,21 @@ class ModelConfig:
     """Number of attention heads in each layer; must divide the width."""
     patch_size: int = 4
     """Side of a square patch in pixels; must divide height and width of the images."""
-    mlp_ratio: float = 2.0
+    mlp_ratio: float = 1.0
     """Hidden width of each MLP as a multiple of the width."""
-    pool: Literal["mean", "class"] = "mean"
+    pool: Pool = "mean"
     """Read-out of the classifier: the mean over patches, or a class token."""
-    pos_embed: Literal["learned", "sincos", "none"] = "learned"
+    pos_embed: PosEmbed = "learned"
     """Position embedding: learned from noise, fixed sines and cosines, or none at all."""
     pos_embed_std: float = 0.02
     """Standard deviation of the noise that a learned position embedding starts from."""
 
     def __post_init__(self):
-        for name in ("width", "depth", "num_heads", "patch_size"):
-            _at_least_one(self, name)
+        _refuse_below(1, self, "width", "depth", "num_heads", "patch_size")
+        _refuse_below(0, self, "pos_embed_std")
+        _refuse_unknown(self, pool=get_args(Pool), pos_embed=get_args(PosEmbed))
+        if not isfinite(self.mlp_ratio) or self.width * self.mlp_ratio < 1:
+            raise ValueError(f"mlp_ratio must give the MLP a hidden width of at least 1; found {self.mlp_ratio}")
         if self.width % self.num_heads:
             raise ValueError(
                 f"num_heads must divide width: width {self.width} is not a multiple of num_heads {self.num_heads}; "
@@ -61,10 +70,8 @@ class RecordConfig:
     """Write a checkpoint to resume from every so many steps (and at the last one); 0: only at the last."""
 
     def __post_init__(self):
-        for name in ("probe_every", "gradient_every", "checkpoint_every"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be 0 or more; found {getattr(self, name)}")
-        _at_least_one(self, "probe_size")
+        _refuse_below(0, self, "probe_every", "gradient_every", "checkpoint_every")
+        _refuse_below(1, self, "probe_size")
 
 
 @dataclass(frozen=True)
@@ -77,11 +84,11 @@ class TrainConfig:
     """Patches as they are (natural), permuted once for all images (shuffled), or anew for each image (scrambled)."""
     seed: int = 0
     """Seed of everything random: initial parameters, order of images, crops, permutations."""
-    steps: int = 200
+    steps: int = 240
     """Number of training steps."""
     batch_size: int = 64
     """Images in a training batch, over all processes."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 2.5e-3
     """Highest learning rate, reached after the warm-up, then lowered to 0 along a cosine."""
     warmup_steps: int = 10
     """Steps of linear warm-up."""
@@ -99,18 +106,93 @@ class TrainConfig:
     """What is recorded."""
 
     def __post_init__(self):
-        _at_least_one(self, "steps")
-        _at_least_one(self, "batch_size")
-        if self.arm not in ARMS:
-            raise ValueError(f"unknown arm {self.arm!r}; known: {', '.join(ARMS)}")
-        for name in ("seed", "learning_rate", "warmup_steps", "weight_decay", "grad_clip", "threads"):
-            if not getattr(self, name) >= 0:  # a NaN fails too
-                raise ValueError(f"{name} must be 0 or more; found {getattr(self, name)}")
+        _refuse_below(1, self, "steps", "batch_size")
+        _refuse_below(0, self, "seed", "learning_rate", "warmup_steps", "weight_decay", "grad_clip", "threads")
+        _refuse_unknown(self, arm=ARMS)
+        if self.seed >= 2**63:
+            raise ValueError(f"seed must be below 2^63; found {self.seed}")
 
 
-def _at_least_one(config: object, name: str) -> None:
-    if getattr(config, name) < 1:
-        raise ValueError(f"{name} must be at least 1; found {getattr(config, name)}")
+@dataclass(frozen=True)
+class RunKey:
+    """Which run of a study."""
+
+    arm: str
+    num_heads: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}-heads{self.num_heads}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Which runs a study is made of."""
+
+    data: str = "photos"
+    """Name of a data set (`wherefrom data` lists them), or the path of an image folder or parquet file."""
+    seeds: int = 5
+    """Runs of the natural and of the scrambled arm, one a seed. Seeds are the unit of evidence."""
+    heads: tuple[int, ...] = (1, 2, 4, 8)
+    """Head counts of the head sweep, in the natural arm, at equal width and parameters."""
+    head_seeds: int = 3
+    """Seeds of each further head count."""
+    arms: tuple[Arm, ...] = ("natural", "shuffled", "scrambled")
+    """Control arms; shuffled runs once, as a demonstration."""
+    steps: int = 240
+    """Training steps of each run."""
+    batch_size: int = 64
+    """Images in a training batch."""
+    learning_rate: float = 2.5e-3
+    """Highest learning rate."""
+    device: str = "auto"
+    """Device to train on: auto, cpu, cuda or mps."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The model of all runs; its num_heads is that of the arms."""
+    record: RecordConfig = field(default_factory=RecordConfig)
+    """What is recorded."""
+
+    def __post_init__(self):
+        _refuse_below(1, self, "seeds", "head_seeds")
+        if "natural" not in self.arms:
+            raise ValueError(f"arms must name natural, which all others are held against; found {', '.join(self.arms)}")
+        self.runs()  # raises its own sentence for an impossible head count
+
+    @property
+    def train(self) -> TrainConfig:
+        """What all runs share."""
+        return TrainConfig(
+            data=self.data, steps=self.steps, batch_size=self.batch_size, learning_rate=self.learning_rate,
+            device=self.device, threads=1, model=self.model, record=self.record,
+        )  # fmt: skip
+
+    def runs(self) -> dict[RunKey, TrainConfig]:
+        """Every run of the study: first one seed of each arm, so that there is soon something to see."""
+        keys = [RunKey(arm, self.model.num_heads, 0) for arm in ARMS if arm in self.arms]
+        for seed in range(1, self.seeds):
+            keys += [RunKey(arm, self.model.num_heads, seed) for arm in self.arms if arm != "shuffled"]
+        others = [count for count in self.heads if count != self.model.num_heads]
+        keys += [RunKey("natural", count, seed) for seed in range(self.head_seeds) for count in others]
+        return {key: self._run(key) for key in keys}
+
+    def _run(self, key: RunKey) -> TrainConfig:
+        model = replace(self.model, num_heads=key.num_heads)
+        return replace(self.train, arm=key.arm, seed=key.seed, model=model)
+
+
+def _refuse_below(least: int, config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not (isfinite(value) and value >= least):
+            wanted = ("at least 1" if least else "0 or more") if isfinite(value) else "a finite number"
+            raise ValueError(f"{name} must be {wanted}; found {value}")
+
+
+def _refuse_unknown(config: object, **known: tuple[str, ...]) -> None:
+    for name, words in known.items():
+        if (value := getattr(config, name)) not in words:
+            raise ValueError(f"unknown {name} {value!r}; known: {', '.join(words)}")
 
 
 def to_dict(config: TrainConfig) -> dict:
@@ -118,7 +200,7 @@ def to_dict(config: TrainConfig) -> dict:
     return dataclasses.asdict(config)
 
 
-def from_dict(data: dict) -> TrainConfig:
+def from_dict(data: Mapping) -> TrainConfig:
     """The config written by `to_dict`, or by hand.
 
     Raises:
@@ -126,33 +208,53 @@ def from_dict(data: dict) -> TrainConfig:
 
     >>> from_dict({"steps": 7}).steps
     7
-    >>> from_dict({"stpes": 7})
+    >>> from_dict({"model": {"widht": 8}})
     Traceback (most recent call last):
-    ValueError: the configuration does not fit: extra fields found (stpes) @ $
+    ValueError: the configuration does not fit: model: unknown setting 'widht', did you mean 'width'?
     """
-    converter = cattrs.Converter(forbid_extra_keys=True)
-    _refuse_silent_casts(converter)
     try:
-        return converter.structure(data, TrainConfig)
-    except cattrs.BaseValidationError as error:
-        reasons = "; ".join(cattrs.transform_error(error))
-        raise ValueError(f"the configuration does not fit: {reasons}") from None
+        return _converter().structure(data, TrainConfig)
+    except (cattrs.BaseValidationError, ValueError) as error:
+        found = [reason.rpartition(" @ $") for reason in cattrs.transform_error(error, format_exception=_reason)]
+        reasons = (f"{place.removeprefix('.')}: {reason}" if place else reason for reason, _, place in found)
+        raise ValueError(f"the configuration does not fit: {'; '.join(reasons)}") from None
 
 
-def _refuse_silent_casts(converter: cattrs.Converter) -> None:
-    def number(value, kind):
-        if isinstance(value, bool) or not isinstance(value, (int, kind)):
-            raise ValueError(f"expected {kind.__name__}, found {value!r}")
-        return kind(value)
+def _reason(error: BaseException, _) -> str:
+    if not isinstance(error, cattrs.ForbiddenExtraKeysError):
+        return str(error)
+    unknown = sorted(map(str, error.extra_fields))[0]
+    known = [each.name for each in dataclasses.fields(error.cl)]
+    near = get_close_matches(unknown, known, n=1)
+    return f"unknown setting {unknown!r}, " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}")
 
-    def text(value, _):
-        if not isinstance(value, str):
-            raise ValueError(f"expected text, found {value!r}")
-        return value
 
-    converter.register_structure_hook(int, number)
-    converter.register_structure_hook(float, number)
-    converter.register_structure_hook(str, text)
+def _converter() -> cattrs.Converter:
+    """One that casts nothing in silence. Words out of a list are left to the classes, which know them."""
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    kinds = {int: (int, "a whole number"), float: ((int, float), "a number"), str: (str, "text")}
+
+    def as_it_is(value, kind):
+        allowed, wanted = kinds.get(kind, kinds[str])
+        if isinstance(value, bool) or not isinstance(value, allowed):
+            raise ValueError(f"expected {wanted}, found {value!r}")
+        return float(value) if kind is float else value
+
+    def table_for(kind):
+        fill = cattrs.gen.make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+
+        def table(value, _):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"expected a table of settings, found {value!r}")
+            return fill(value, kind)
+
+        return table
+
+    for kind in kinds:
+        converter.register_structure_hook(kind, as_it_is)
+    converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, as_it_is)
+    converter.register_structure_hook_factory(dataclasses.is_dataclass, table_for)
+    return converter
 
 
 def from_toml(path: str | Path) -> TrainConfig:
@@ -162,6 +264,12 @@ def from_toml(path: str | Path) -> TrainConfig:
         ValueError: where the file is missing, is not TOML, or does not fit.
     """
     try:
-        return from_dict(tomllib.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"cannot read the configuration {path}: there is no such file") from None
+    except (OSError, ValueError) as error:
         raise ValueError(f"cannot read the configuration {path}: {error}") from None
+    try:
+        return from_dict(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 from wherefrom.claims import Verdict, judge
-from wherefrom.config import ARMS, Arm, ModelConfig, RecordConfig, TrainConfig, from_dict, to_dict
+from wherefrom.config import RunKey, StudyConfig, TrainConfig, to_dict
 from wherefrom.report import write_report
-from wherefrom.store import RunKey, StudyDirectory, claim
+from wherefrom.store import StudyDirectory, claim
 from wherefrom.store.files import config_differences
 from wherefrom.watcher import Snapshot, Watcher
+from wherefrom.workers import RunFailed, RunLost, Workers
 
 ROUNDS = 3
 """How often a run is tried whose process died or whose disk failed; one that cannot succeed is not tried again."""
@@ -28,68 +24,9 @@ ROUNDS = 3
 Report = Callable[[Snapshot], None]
 
 
-@dataclass(frozen=True)
-class StudyConfig:
-    """Which runs a study is made of."""
-
-    data: str = "photos"
-    """Name of a data set (`wherefrom data` lists them), or the path of an image folder or parquet file."""
-    seeds: int = 5
-    """Runs of the natural and of the scrambled arm, one a seed. Seeds are the unit of evidence."""
-    heads: tuple[int, ...] = (1, 2, 4, 8)
-    """Head counts of the head sweep, in the natural arm, at equal width and parameters."""
-    head_seeds: int = 3
-    """Seeds of each further head count."""
-    arms: tuple[Arm, ...] = ("natural", "shuffled", "scrambled")
-    """Control arms; shuffled runs once, as a demonstration."""
-    steps: int = 200
-    """Training steps of each run."""
-    batch_size: int = 64
-    """Images in a training batch."""
-    learning_rate: float = 3e-3
-    """Highest learning rate."""
-    device: str = "auto"
-    """Device to train on: auto, cpu, cuda or mps."""
-    model: ModelConfig = field(default_factory=ModelConfig)
-    """The model of all runs; its num_heads is that of the arms."""
-    record: RecordConfig = field(default_factory=RecordConfig)
-    """What is recorded."""
-
-    def __post_init__(self):
-        for name in ("seeds", "head_seeds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; found {getattr(self, name)}")
-        if unknown := [arm for arm in self.arms if arm not in ARMS]:
-            raise ValueError(f"unknown arm {unknown[0]!r}; known: {', '.join(ARMS)}")
-        if "natural" not in self.arms:
-            raise ValueError(f"arms must name natural, which all others are held against; found {', '.join(self.arms)}")
-        self.runs()  # raises its own sentence for an impossible head count
-
-    @property
-    def train(self) -> TrainConfig:
-        """What all runs share."""
-        return TrainConfig(
-            data=self.data, steps=self.steps, batch_size=self.batch_size, learning_rate=self.learning_rate,
-            device=self.device, threads=1, model=self.model, record=self.record,
-        )  # fmt: skip
-
-    def runs(self) -> dict[RunKey, TrainConfig]:
-        """Every run of the study: first one seed of each arm, so that there is soon something to see."""
-        keys = [RunKey(arm, self.model.num_heads, 0) for arm in ARMS if arm in self.arms]
-        for seed in range(1, self.seeds):
-            keys += [RunKey(arm, self.model.num_heads, seed) for arm in self.arms if arm != "shuffled"]
-        others = [count for count in self.heads if count != self.model.num_heads]
-        keys += [RunKey("natural", count, seed) for seed in range(self.head_seeds) for count in others]
-        return {key: self._run(key) for key in keys}
-
-    def _run(self, key: RunKey) -> TrainConfig:
-        model = replace(self.model, num_heads=key.num_heads)
-        return replace(self.train, arm=key.arm, seed=key.seed, model=model)
-
-
 def quick_study(config: StudyConfig) -> StudyConfig:
     """A smaller study of the same kind: fewer seeds, head counts and steps; every sentence says preliminary."""
-    return replace(config, seeds=2, head_seeds=2, heads=config.heads[:1], steps=min(config.steps, 150))
+    return replace(config, seeds=3, head_seeds=3, heads=config.heads[:1], steps=min(config.steps, 140))
 
 
 @dataclass(frozen=True)
@@ -128,8 +65,10 @@ def run_study(config: StudyConfig, out: str | Path, *, jobs: int = 0, report: Re
         BlockingIOError: if another process is at work on the same study.
     """
     study = StudyDirectory(out)
+    if jobs < 0:
+        raise ValueError(f"jobs must be 0 or more; found {jobs}")
     refuse_other_study(study, config)
-    check_data(config)
+    check_machine_and_data(config)
     with claim(study.path / ".lock", f"another process is at work on {study.path}; wait for it or stop it"):
         study.write_settings(to_dict(config.train), config.model.num_heads, list(config.runs()))
         failed = train_all(config.runs(), study, jobs or available_processors(), report)
@@ -154,14 +93,21 @@ def refuse_other_study(study: StudyDirectory, config: StudyConfig) -> None:
                 f"{study.path} holds a study with other settings ({'; '.join(differences)}); choose another folder "
                 f"with --out, or delete this one"
             )
-    elif study.path.exists() and (not study.path.is_dir() or any(study.path.iterdir())):
+    elif study.path.exists() and (not study.path.is_dir() or _visible(study.path)):
         raise ValueError(f"{study.path} is there already and holds no study; choose another folder with --out")
 
 
-def check_data(config: StudyConfig) -> None:
-    """Load the data once, so that what is wrong with it is said before anything is trained."""
-    from wherefrom.data import Batches, load
+def _visible(folder: Path) -> list[Path]:
+    """What is in a folder, without the lock and half-written file that a study killed at its start leaves."""
+    return [item for item in folder.iterdir() if not item.name.startswith(".")]
 
+
+def check_machine_and_data(config: StudyConfig) -> None:
+    """Look for the device and load the data once, so that what is wrong is said before anything is written."""
+    from wherefrom.data import Batches, load
+    from wherefrom.train import choose_device
+
+    choose_device(config.device)
     data = load(config.data)
     Batches(data, arm="natural", patch_size=config.model.patch_size, batch_size=config.batch_size, seed=0)
 
@@ -174,74 +120,35 @@ def train_all(
 ) -> dict[RunKey, str]:
     """Train all runs that are not finished; returns the sentence of each that failed."""
     failed: dict[RunKey, str] = {}
+    lost: dict[RunKey, str] = {}
     for _ in range(ROUNDS):
         open_runs = {key: config for key, config in runs.items() if not study.run(key).is_finished()}
         again = {key: config for key, config in open_runs.items() if key not in failed}
         if not again:
-            break
-        with workers(min(jobs, len(again))) as executor:
-            failed |= _train_round(executor, again, runs, study, report)
-    lost = {
-        key: "its process died each time; is there enough memory?" for key in runs if not study.run(key).is_finished()
-    }
-    return lost | failed
+            return failed
+        with Workers(min(jobs, len(again))) as workers:
+            futures = {workers.submit(to_dict(config), study.run(key).path): key for key, config in again.items()}
+            _wait_for(futures, Watcher(runs, study), failed, report)
+        failed |= _sentences(futures, RunFailed)
+        lost = _sentences(futures, RunLost)
+    return failed | lost
 
 
-def _train_round(
-    executor: Executor, again: dict[RunKey, TrainConfig], runs: dict, study: StudyDirectory, report: Report | None
-) -> dict[RunKey, str]:
-    futures = {
-        executor.submit(train_one, to_dict(config), str(study.run(key).path)): key for key, config in again.items()
-    }
-    watcher, waiting = Watcher(runs, next(iter(runs.values())).steps, study), set(futures)
+def _wait_for(
+    futures: dict[Future, RunKey], watcher: Watcher, failed: dict[RunKey, str], report: Report | None
+) -> None:
+    waiting = set(futures)
     while waiting:
         _, waiting = wait(waiting, timeout=0.5)
         if report:
             active = [key for future, key in futures.items() if future.running()]
-            report(watcher.snapshot(active, _failures(futures)))
-    return _failures(futures)
+            report(watcher.snapshot(active, failed | _sentences(futures, RunFailed)))
 
 
-def _failures(futures: dict[Future, RunKey]) -> dict[RunKey, str]:
-    """Runs that failed for a reason of their own; those whose process died are tried again."""
+def _sentences(futures: dict[Future, RunKey], kind: type[Exception]) -> dict[RunKey, str]:
+    """Sentence of each run that ended with this kind of error."""
     errors = {key: future.exception() for future, key in futures.items() if future.done()}
-    final = (ValueError, FloatingPointError, RuntimeError)
-    broken = BrokenProcessPool
-    return {
-        key: str(error) for key, error in errors.items() if isinstance(error, final) and not isinstance(error, broken)
-    }
-
-
-@contextlib.contextmanager
-def workers(jobs: int) -> Iterator[Executor]:
-    """Processes of one thread each. Two of them do 1.75 times the work of one process with two threads."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare_worker) as executor:
-        try:
-            yield executor
-        except BaseException:  # Ctrl-C: what was recorded is whole at any moment, so nothing need be waited for
-            executor.shutdown(wait=False, cancel_futures=True)
-            for process in list((executor._processes or {}).values()):
-                process.terminate()
-            raise
-
-
-def _prepare_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all; the parent decides
-    parent = multiprocessing.parent_process()
-
-    def leave_with_parent():
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-
-
-def train_one(config: dict, out: str) -> None:
-    """One run, from its beginning or where it stopped."""
-    from wherefrom.train import fit
-
-    fit(from_dict(config), out, resume=True)
+    return {key: str(error) for key, error in errors.items() if isinstance(error, kind)}
 
 
 def available_processors() -> int:

@@ -13,7 +13,7 @@ FLOORS = [  # a part may import the parts on lower floors, and no other on its o
     {"store", "figures", "data", "models", "measures"},
     {"observe", "report", "app", "claims", "watcher"},
     {"train"},
-    {"display"},
+    {"display", "workers"},
     {"studies"},
     {"cli"},
     {"__main__"},

@@ -46,7 +46,7 @@ def photos() -> ImageData:
     return ImageData(
         "photos",
         torch.cat(train), label.repeat(len(train)), torch.cat(test), label.repeat(len(test)),
-        class_names=tuple(path.stem for path in paths), flip=True, views=64,
+        class_names=tuple(path.stem for path in paths), views=64,
     )  # fmt: skip
 
 

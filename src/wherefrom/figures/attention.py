@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from wherefrom.figures.style import FAINT, INK, legend_above, note, one_panel, panels, styled
 from wherefrom.figures.tables import axis_label, by_series, first_and_last, layers_of, over_runs, select
@@ -110,7 +111,7 @@ def _alignment_panel(ax: Axes, rows: pd.DataFrame, title: str) -> None:
     ax.plot([], [], color=FAINT, linewidth=1.1, linestyle=":", label="at the first step")
     ax.axhline(0, color=INK, linewidth=0.8)
     ax.set(title=title, xlabel="distance (patches)")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if rows.empty:
         note(ax, "no value in this layer")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 
 from wherefrom.figures.style import COSINE_COLOURS, one_panel, styled
@@ -12,7 +11,7 @@ from wherefrom.geometry import PatchGrid
 
 @styled
 def similarity_tiles(
-    similarity: Float[np.ndarray, "patch patch"],
+    similarity: np.ndarray,
     grid: PatchGrid,
     ax: Axes | None = None,
     *,
@@ -22,7 +21,7 @@ def similarity_tiles(
     """Tile (r, c) shows C_ij of the patch i at row r, column c with every patch j, each j at its own place.
 
     Args:
-        similarity: C_ij, cosine, as `run.array("pos_similarity", step)`.
+        similarity: C_ij, `patch patch`, cosine, as `run.array("pos_similarity", step)`.
         grid: where the patches are; `grid.reordered(order)` reads a shuffled model on its true grid.
         ax: where to draw; None makes a figure.
         title: above the tiles.
@@ -82,13 +81,11 @@ def cosine_bar(figure, axes) -> None:
 
 
 @styled
-def example_images(
-    images: UInt8[np.ndarray, "image height width 3"], ax: Axes | None = None, *, title: str | None = None
-) -> Axes:
+def example_images(images: np.ndarray, ax: Axes | None = None, *, title: str | None = None) -> Axes:
     """The images side by side, each pixel one cell.
 
     Args:
-        images: as `run.array("example_images", 0)`.
+        images: `image height width 3`, as `run.array("example_images", 0)`.
         ax: where to draw; None makes a figure.
         title: above the images.
 

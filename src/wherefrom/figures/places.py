@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
@@ -17,7 +16,7 @@ _CORNERS = np.array([[[0.90, 0.62, 0.00], [0.84, 0.37, 0.00]], [[0.34, 0.71, 0.9
 
 @styled
 def layout(
-    positions: Float[np.ndarray, "patch 2"],
+    positions: np.ndarray,
     grid: PatchGrid,
     ax: Axes | None = None,
     *,
@@ -26,7 +25,7 @@ def layout(
     """Each patch at its recovered (row, column), coloured by its true place, joined to its true edge neighbours.
 
     Args:
-        positions: (row, column), unit patches, as `run.array("pos_layout", step)`.
+        positions: `patch 2`, (row, column), unit patches, as `run.array("pos_layout", step)`.
         grid: the true grid of the run.
         ax: where to draw; None makes a figure.
         title: above the panel.

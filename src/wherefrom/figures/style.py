@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 import matplotlib
 import numpy as np
@@ -51,6 +51,7 @@ _RC = {
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Share = Literal["all", "row", "col", "none"]
 
 
 def styled(function: Callable[P, R]) -> Callable[P, R]:
@@ -86,7 +87,7 @@ def panels(
     figure: Figure | None = None,
     *,
     width: float = WIDTH,
-    share: tuple[bool | str, bool | str] = (False, False),
+    share: tuple[Share, Share] = ("none", "none"),
     legend: bool = False,
 ) -> np.ndarray:
     """Axes `row column` in `figure` (or a new one), which is given its size.

@@ -30,10 +30,14 @@ class Watch:
     def begin_step(self) -> None:
         """Probe the model and listen to the batches of the update that follows, if this step is due."""
         if self.step % self.every == 0:
-            if self.probe is not None:
-                self._rows, self._arrays = run_probe(self.model, *self.probe)
+            self.measure()
             self._observed = TrainingStep(self.model, loss_scale=self.loss_scale())
             self._observed.__enter__()
+
+    def measure(self) -> None:
+        """Probe the model now, once a step."""
+        if self.probe is not None and not self._rows:
+            self._rows, self._arrays = run_probe(self.model, *self.probe)
 
     def before_update(self, *_) -> None:
         """Write what was observed since the last update."""
@@ -73,7 +77,7 @@ def watch(
 ) -> Iterator[Watch]:
     """Record where the model's sense of space comes from while it trains in the scope; the training is not changed.
 
-    Every `every` updates: the model on the probe images, and advantage and pressure on the batches of the next update.
+    Every `every` updates, and at the end: the model on the probe images. Every `every` updates: advantage and pressure on the batches of the next update.
 
     Args:
         model: any Vision Transformer that `as_backbone` knows.
@@ -96,9 +100,10 @@ def watch(
         raise ValueError(f"{run.path} already holds a recorded run; choose another folder")
     with run.writing(), contextlib.ExitStack() as scope:
         watching = Watch(model, optimizer, probe, every, run, loss_scale)
-        scope.callback(watching.end)
+        scope.callback(watching.end)  # also after an error: the probe already made is kept
         scope.callback(optimizer.register_step_pre_hook(watching.before_update).remove)
         scope.callback(optimizer.register_step_post_hook(watching.after_update).remove)
         watching.begin_step()
         yield watching
+        watching.measure()
         run.set_status(end="finished")

@@ -29,7 +29,7 @@ def distance(material: Material) -> Section:
 def _distance_figure(table: pd.DataFrame, arms: list[str], uniform: float | None) -> Figure:
     figure = Figure()
     width = 9 if len(arms) > 1 else 5
-    axes = panels(1, len(arms), 3.0, figure, width=width, share=(False, "row"), legend=True)[0]
+    axes = panels(1, len(arms), 3.0, figure, width=width, share=("none", "row"), legend=True)[0]
     for ax, arm in zip(axes, arms, strict=True):
         figures.attention_distance(table[table["arm"] == arm], uniform, ax, title=arm, legend=False)
         if ax is not axes[0]:
@@ -87,8 +87,9 @@ def heads(material: Material) -> Section:
     accuracy = table[(table["measure"] == "accuracy") & (table["split"] == "test")]
     counts = sorted(int(heads) for heads in accuracy["num_heads"].unique())
     if len(counts) < 2:
-        have = f"all its finished natural runs have {count(counts[0], 'head')}" if counts else "no natural run finished"
-        return Section("heads", missing=f"There is no sweep over head counts to show: {have}.")
+        have = f"all finished natural runs have {count(counts[0], 'head')}" if counts else "no natural run has finished"
+        missing = f"There is no sweep over head counts to show: {have}."
+        return Section("heads", missing=material.nothing_finished or missing)
     figure = Figure()
     figures.head_sweep(table, figure)
     caption = "Test accuracy, divergence of attention and divergence of gradients at the last step, by head count."
@@ -110,4 +111,5 @@ def _sweep_numbers(accuracy: pd.DataFrame, table: pd.DataFrame) -> NumberTable:
 
 
 def _by_count(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    return {count(int(heads), "head"): own for heads, own in last_step(rows).groupby("num_heads")}
+    last = last_step(rows)
+    return {count(int(heads), "head"): last[last["num_heads"] == heads] for heads in sorted(last["num_heads"].unique())}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import numpy as np
 import pandas as pd
 
 from wherefrom.catalogue import COLUMNS
+from wherefrom.config import RunKey
 from wherefrom.figures.tables import by_series
 from wherefrom.geometry import PatchGrid
 from wherefrom.store import RunDirectory, StudyDirectory
-from wherefrom.store.study import RunKey
 
 ARMS = ("natural", "shuffled", "scrambled")
 
@@ -50,17 +49,14 @@ class Material:
 
     @cached_property
     def grid(self) -> PatchGrid | None:
-        """The grid of the models, read from the shape of a map of offsets; None where there is no such map."""
-        for run in self.finished.values():
-            if (offset_map := self.array(run, "attn_offset_map", layer=0)) is not None:
-                height, width = (np.array(offset_map.shape[-2:]) + 1) // 2
-                return PatchGrid(int(height), int(width))
-        return None
+        """The grid that the models see; None where no finished run has noted it."""
+        return next((run.grid for run in self.finished.values() if run.grid is not None), None)
 
-    def true_grid(self, run: RunDirectory) -> PatchGrid | None:
+    def true_grid(self, run: RunDirectory) -> PatchGrid:
         """The grid before the shuffling."""
+        assert self.grid is not None
         order = self.array(run, "patch_order")
-        return self.grid if order is None or self.grid is None else self.grid.reordered(order)
+        return self.grid if order is None else self.grid.reordered(order)
 
     def array(self, run: RunDirectory, name: str, step: int | None = None, layer: int | None = None):
         """One array, by default of the first step that has it; None where there is none."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pandas as pd
 
 from wherefrom.catalogue import MEASURES, Measure
-from wherefrom.config import TrainConfig, to_dict
+from wherefrom.config import RunKey, StudyConfig, to_dict
+from wherefrom.report.details import flat
 from wherefrom.report.material import ARMS, Material, last_step
-from wherefrom.report.verdicts import flat
 from wherefrom.report.words import number
 from wherefrom.store import RunDirectory
 
@@ -58,9 +58,15 @@ def _status(run: RunDirectory) -> str:
 
 def settings(material: Material) -> list[tuple[str, str, str]]:
     """(name, value, default where it differs) of what all runs share."""
-    defaults = dict(flat(to_dict(TrainConfig())))
-    pairs = [pair for pair in flat(material.settings["train"]) if pair[0] not in ("arm", "seed", "model.num_heads")]
-    return [(name, value, defaults[name] if defaults.get(name, value) != value else "") for name, value in pairs]
+    defaults = dict(flat(to_dict(StudyConfig().train)))
+    return [
+        (name, value, defaults[name] if defaults.get(name, value) != value else "") for name, value in _shared(material)
+    ]
+
+
+def _shared(material: Material) -> list[tuple[str, str]]:
+    own = ("arm", "seed", "model.num_heads")  # of each run by itself
+    return [pair for pair in flat(material.settings["train"]) if pair[0] not in own]
 
 
 def environment(material: Material) -> list[tuple[str, str]]:
@@ -72,14 +78,26 @@ def environment(material: Material) -> list[tuple[str, str]]:
 
 
 def command(material: Material) -> str:
-    """The command that makes a study like this one."""
-    keys = material.study.run_keys()
-    arms = [arm for arm in ARMS if any(key.arm == arm for key in keys)]
-    seeds = len({key.seed for key in keys if key.arm == "natural" and key.num_heads == material.num_heads})
-    heads = sorted({key.num_heads for key in keys})
-    data = shlex.quote(str(material.settings["train"].get("data", "photos")))
-    counts = " ".join(map(str, heads))
-    return f"wherefrom study --data {data} --seeds {seeds or 1} --heads {counts} --arms {' '.join(arms)}"
+    """The command that makes a study like this one: its runs, and every setting that is not the default."""
+    keys, heads = material.study.run_keys(), material.num_heads
+    counts = sorted({key.num_heads for key in keys if key.arm == "natural"})
+    options = {
+        "data": str(material.settings["train"].get("data", "photos")),
+        "seeds": str(_seeds(keys, heads)),
+        "heads": " ".join(map(str, counts)),
+        "head-seeds": str(max((_seeds(keys, count) for count in counts if count != heads), default=1)),
+        "arms": " ".join(arm for arm in ARMS if any(key.arm == arm for key in keys)),
+    }
+    options["data"] = shlex.quote(options["data"])
+    defaults = dict(flat(asdict(StudyConfig())))
+    given = [*_shared(material), ("model.num_heads", str(heads))]
+    others = {name: value for name, value in given if name != "data" and defaults.get(name, value) != value}
+    options |= {name.replace("_", "-"): shlex.quote(value) for name, value in others.items()}
+    return " ".join(["wherefrom study", *(f"--{name} {value}" for name, value in options.items())])
+
+
+def _seeds(keys: list[RunKey], num_heads: int) -> int:
+    return len({key.seed for key in keys if key.arm == "natural" and key.num_heads == num_heads}) or 1
 
 
 def measures(material: Material) -> list[Measure]:

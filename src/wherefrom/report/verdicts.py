@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from wherefrom.report.details import compact
 from wherefrom.report.material import Material
 from wherefrom.report.words import MISSING, interval, number, p_value
 
 CLAIMS = {
-    "C0": ("A high score means a small angle", "angle share at the end − 0.5"),
+    "C0": ("A high score means a small angle", "angle share at the end"),
     "C1": ("The gradient pulls neighbours together", "advantage, edge − between, summed over training"),
     "C2": ("The gradient pushes far patches apart", "advantage, between − far, summed over training"),
     "C3a": ("Position embeddings become a map of the image plane", "similarity falloff, end − start"),
-    "C3b": ("It is q and k that make them one", "share of q and k in the ledger − 0.5"),
-    "C4": ("Heads specialise, each by its own gradient", "divergence of the heads' attention, end − start (nats)"),
+    "C3b": ("It is q and k that make them one", "share of q and k in the ledger"),
+    "C4": ("Heads specialise, each by its own gradient", "divergence of the heads' attention, end − start"),
     "C5": ("More heads specialise more and do better", "test accuracy gained by each doubling of heads"),
 }
 """For each claim its sentence, and what the statistic is."""
@@ -70,6 +71,7 @@ def rows(material: Material) -> list[Row]:
 def _row(verdict: Mapping) -> Row:
     title, what = CLAIMS.get(verdict["claim"], ("", ""))
     details = verdict.get("details") or {}
+    unit = str(details.get("unit") or "").replace(" x ", " × ").replace(" - ", " − ")
     symbol, style = LOOKS.get(verdict["verdict"], ("", "not-judged"))
     return Row(
         claim=verdict["claim"],
@@ -78,34 +80,15 @@ def _row(verdict: Mapping) -> Row:
         verdict=verdict["verdict"],
         symbol=symbol,
         style=style,
-        what=what,
+        what=f"{what} ({unit})" if unit else what,
         statistic=_contrast(verdict),
         control=_contrast(verdict.get("control") or {}),
         seeds=str(verdict["n"]) if verdict.get("n") else MISSING,
         p=p_value(details.get("p", verdict.get("p"))),
         p_adjusted=p_value(details.get("p_adjusted")),
-        details=tuple(flat({name: value for name, value in details.items() if name != "title"})),
+        details=tuple(compact({name: value for name, value in details.items() if name not in ("title", "unit")})),
     )
 
 
 def _contrast(numbers: Mapping) -> Contrast:
     return Contrast(number(numbers.get("statistic")), interval(numbers.get("interval")))
-
-
-def flat(data, prefix: str = "") -> list[tuple[str, str]]:
-    """Nested data as pairs of a dotted name and a text.
-
-    >>> flat({"a": {"b": 0.5, "c": [1, 2]}, "d": "x"})
-    [('a.b', '0.50'), ('a.c', '1, 2'), ('d', 'x')]
-    """
-    if isinstance(data, Mapping):
-        return [pair for key, value in data.items() for pair in flat(value, f"{prefix}.{key}" if prefix else str(key))]
-    if isinstance(data, list) and any(isinstance(item, (Mapping, list)) for item in data):
-        return flat(dict(enumerate(data)), prefix)
-    return [(prefix, ", ".join(map(_text, data)) if isinstance(data, list) else _text(data))]
-
-
-def _text(value) -> str:
-    if value is None:
-        return MISSING
-    return number(value) if isinstance(value, float) else str(value)

@@ -6,7 +6,10 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import sqlite3
+import tempfile
+import time
 from dataclasses import astuple
 from pathlib import Path
 
@@ -58,14 +61,41 @@ def choose_journal(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA synchronous=FULL")
 
 
+def close_journal(connection: sqlite3.Connection) -> None:
+    """Bring the log into the file, so that the file alone is the record and can be copied."""
+    for _ in range(20):  # SQLite does not wait by itself here, and readers are short
+        try:
+            connection.execute("PRAGMA journal_mode=DELETE")
+            return
+        except sqlite3.OperationalError:  # somebody reads; if it stays so, the log stays, and nothing is lost
+            time.sleep(0.05)
+
+
 def connect_to_read(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
     try:
         connection.execute("SELECT count(*) FROM status").fetchone()
-    except sqlite3.OperationalError:  # a folder that cannot be written to: nobody is writing, so the file is fixed
+    except sqlite3.DatabaseError as error:
         connection.close()
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            raise
+        # A folder that cannot be written to: nobody is writing, so the file is fixed.
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists():
+            return _copy_in_memory(path, log)
+        return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
     return connection
+
+
+def _copy_in_memory(path: Path, log: Path) -> sqlite3.Connection:
+    """The record with what a killed writer left in the log, which SQLite does not read where it cannot write."""
+    memory = sqlite3.connect(":memory:")
+    with tempfile.TemporaryDirectory() as folder:
+        for source in (path, log):
+            shutil.copyfile(source, Path(folder) / source.name)
+        with contextlib.closing(sqlite3.connect(Path(folder) / path.name)) as copied:
+            copied.backup(memory)
+    return memory
 
 
 def sql_values(measurement: Measurement) -> tuple:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
+from wherefrom.store.files import replacing
 from wherefrom.store.run import RunDirectory
 from wherefrom.store.study import StudyDirectory
 
 NAMES = {"parquet": "measurements.parquet", "csv": "measurements.csv", "npz": "arrays.npz"}
+WRITERS = {
+    "parquet": lambda path, table: table.to_parquet(path, index=False),
+    "csv": lambda path, table: table.to_csv(path, index=False),
+    "npz": lambda path, arrays: _write_npz(path, arrays),
+}
 
 
 def export(path: str | Path, to: str, out: str | Path | None = None) -> Path:
@@ -27,19 +32,22 @@ def export(path: str | Path, to: str, out: str | Path | None = None) -> Path:
     is_study = (path / "study.json").is_file()
     source = StudyDirectory.open(path) if is_study else RunDirectory.open(path)
     target = Path(out) if out else path / NAMES[to]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{os.getpid()}.{target.name}")
     if to == "npz":
-        runs = {f"{key.name}/": run for key, run in source.finished_runs().items()} if is_study else {"": source}
-        np.savez_compressed(beside.with_suffix(".npz"), **_arrays(runs))
-        beside = beside.with_suffix(".npz")
+        found = _arrays({f"{key.name}/": run for key, run in source.finished_runs().items()} if is_study else {"": source})
     else:
-        table = source.measurements()
-        if not len(table):
-            raise ValueError(f"{path} holds no measurements yet; nothing was written")
-        table.to_parquet(beside, index=False) if to == "parquet" else table.to_csv(beside, index=False)
-    os.replace(beside, target)
+        found = source.measurements()
+    if not len(found):
+        what = "arrays" if to == "npz" else "measurements"
+        raise ValueError(f"{path} holds no {what} yet" + (" in finished runs" if is_study else "") + "; nothing was written")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as beside:
+        WRITERS[to](beside, found)
     return target
+
+
+def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with open(path, "wb") as file:  # given a name, numpy would add a suffix to it
+        np.savez_compressed(file, **arrays)
 
 
 def _arrays(runs: dict[str, RunDirectory]) -> dict[str, np.ndarray]:

@@ -11,11 +11,19 @@ from pathlib import Path
 import filelock
 
 
-def read_json(path: Path):
+def read_json(path: Path, kind: type = dict):
+    """What is in a JSON file.
+
+    Raises:
+        ValueError: if it cannot be read, or is no `kind`.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read {path}: {error}") from None
+    if not isinstance(data, kind):
+        raise ValueError(f"cannot read {path}: expected a {kind.__name__}, found {type(data).__name__}; it is damaged")
+    return data
 
 
 def write_json(path: Path, data) -> None:
@@ -24,12 +32,23 @@ def write_json(path: Path, data) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write beside the name, then rename, so that a reader sees the old file or the new one, whole."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with open(beside, "wb") as file:
+    with replacing(path) as beside, open(beside, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(beside, path)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write to, which takes the place of `path` at the end of the scope, and is gone after an exception."""
+    if path.is_dir():
+        raise IsADirectoryError(f"expected the name of a file; {path} is a folder")
+    beside = path.with_name(f".{os.getpid()}.part.{path.name}")  # keeps the suffix, which some writers insist on
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -48,17 +48,15 @@ class RunDirectory:
         run = cls(path)
         if not run.exists():
             _refuse_foreign_folder(run.path)
-            run.path.mkdir(parents=True, exist_ok=True)
-            if grid is not None:
-                write_json(run.path / "grid.json", asdict(grid))
-            write_json(run.path / "environment.json", environment)
-            database.create(run.path / "run.sqlite")
-            write_json(run.path / "config.json", config)  # last: it says that the directory is whole
-        elif differences := config_differences(run.config, config):
+            with run._claimed():
+                if not run.exists():
+                    run._start(config, environment, grid)
+        if differences := config_differences(run.config, config):
             raise ValueError(
                 f"{run.path} already holds a run with another configuration ({'; '.join(differences)}); "
                 f"choose another folder or delete this one"
             )
+        run.status()  # raises its own sentence for a damaged record
         return run
 
     @classmethod
@@ -73,6 +71,13 @@ class RunDirectory:
             what = "it holds no config.json and run.sqlite" if run.path.is_dir() else "there is no such folder"
             raise ValueError(f"{run.path} is not a run directory: {what}")
         return run
+
+    def _start(self, config: Mapping, environment: Mapping, grid: PatchGrid | None) -> None:
+        if grid is not None:
+            write_json(self.path / "grid.json", asdict(grid))
+        write_json(self.path / "environment.json", environment)
+        database.create(self.path / "run.sqlite")
+        write_json(self.path / "config.json", config)  # last: it says that the directory is whole
 
     def exists(self) -> bool:
         return (self.path / "config.json").is_file() and (self.path / "run.sqlite").is_file()
@@ -104,16 +109,18 @@ class RunDirectory:
         Raises:
             BlockingIOError: if another process is writing.
         """
-        with claim(self.path / ".lock", f"another process is writing {self.path}; wait for it or stop it"):
+        with self._claimed():
             self._writer = sqlite3.connect(self.path / "run.sqlite", isolation_level=None)
             try:
                 database.choose_journal(self._writer)
                 yield self
             finally:
-                with contextlib.suppress(sqlite3.OperationalError):  # a reader holds it: the log stays, nothing is lost
-                    self._writer.execute("PRAGMA journal_mode=DELETE")
+                database.close_journal(self._writer)
                 self._writer.close()
                 self._writer = None
+
+    def _claimed(self) -> contextlib.AbstractContextManager[None]:
+        return claim(self.path / ".lock", f"another process is writing {self.path}; wait for it or stop it")
 
     def record(self, step: int, measurements: Iterable[Measurement], arrays: Mapping | None = None) -> None:
         """Add all of one step in one transaction. Keys of `arrays` are names or (name, layer)."""
@@ -141,20 +148,24 @@ class RunDirectory:
         folder.mkdir(exist_ok=True)
         write_bytes(folder / f"step-{step:06d}.safetensors", model)
         write_bytes(folder / f"step-{step:06d}.state", state)  # last: a step counts once its state is there
-        for old in self.checkpoint_steps()[:-2]:
-            for suffix in (".state", ".safetensors"):
-                (folder / f"step-{old:06d}{suffix}").unlink(missing_ok=True)
+        kept = {f"step-{step:06d}" for step in self.checkpoint_steps()[-2:]}
+        for file in folder.iterdir():  # also what a killed writer left half done
+            if file.stem not in kept:
+                file.unlink()
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         assert self._writer is not None, "write inside `with run.writing():`"
-        self._writer.execute("BEGIN IMMEDIATE")
         try:
+            self._writer.execute("BEGIN IMMEDIATE")
             yield self._writer
-        except BaseException:
-            self._writer.execute("ROLLBACK")
+            self._writer.execute("COMMIT")
+        except BaseException as error:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):  # such as a full disk
+                raise OSError(f"cannot write {self.path / 'run.sqlite'}: {error}") from None
             raise
-        self._writer.execute("COMMIT")
 
     # ---- read
 
@@ -228,7 +239,10 @@ class RunDirectory:
         return self.exists() and self.status().get("end") == "finished"
 
     def checkpoint_steps(self) -> list[int]:
-        return sorted(int(path.stem.removeprefix("step-")) for path in (self.path / "checkpoints").glob("step-*.state"))
+        """Steps whose checkpoint is whole."""
+        states = (self.path / "checkpoints").glob("step-*.state")
+        whole = (path for path in states if path.with_suffix(".safetensors").is_file())
+        return sorted(int(path.stem.removeprefix("step-")) for path in whole)
 
     def checkpoint(self, step: int) -> tuple[bytes, bytes]:
         """(model, state) as they were written."""
@@ -237,11 +251,14 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
-        connection = database.connect_to_read(self.path / "run.sqlite")
+        path = self.path / "run.sqlite"
         try:
-            yield connection
-        finally:
-            connection.close()
+            with contextlib.closing(database.connect_to_read(path)) as connection:
+                yield connection
+        except sqlite3.DatabaseError as error:
+            raise ValueError(
+                f"cannot read {path}: {error}; if it is damaged, delete {self.path} and make the run again"
+            ) from None
 
 
 def _refuse_foreign_folder(path: Path) -> None:
@@ -253,3 +270,5 @@ def _refuse_foreign_folder(path: Path) -> None:
     ]
     if foreign:
         raise ValueError(f"{path} is not empty and holds no run (found {sorted(foreign)[0]}); choose another folder")
+    if (path / "run.sqlite").is_file() and RunDirectory(path).last_step() is not None:
+        raise ValueError(f"{path} holds a record whose config.json is missing; put it back or choose another folder")

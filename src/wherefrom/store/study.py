@@ -8,26 +8,14 @@ report.html        the page
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
+from wherefrom.config import RunKey
 from wherefrom.store.files import read_json, write_json
 from wherefrom.store.run import RunDirectory
-
-
-@dataclass(frozen=True)
-class RunKey:
-    """Which run of a study."""
-
-    arm: str
-    num_heads: int
-    seed: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.arm}-heads{self.num_heads}-seed{self.seed}"
 
 
 class StudyDirectory:
@@ -52,7 +40,11 @@ class StudyDirectory:
     @property
     def settings(self) -> dict:
         """`study.json`: {"train": the shared TrainConfig, "num_heads": of the arms, "runs": [RunKey, …]}."""
-        return read_json(self.path / "study.json")
+        path = self.path / "study.json"
+        settings = read_json(path)
+        if missing := [key for key in ("train", "num_heads", "runs") if key not in settings]:
+            raise ValueError(f"cannot read {path}: it has no {missing[0]!r}; it is damaged, or not written by a study")
+        return settings
 
     def write_settings(self, train: dict, num_heads: int, runs: list[RunKey]) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -85,7 +77,7 @@ class StudyDirectory:
 
     @property
     def verdicts(self) -> list[dict]:
-        return read_json(self.path / "verdicts.json")
+        return read_json(self.path / "verdicts.json", list)
 
     def write_verdicts(self, verdicts: list[dict]) -> None:
         write_json(self.path / "verdicts.json", verdicts)

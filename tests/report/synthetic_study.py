@@ -1,0 +1,282 @@
+"""A made-up study on disk: rows and arrays shaped like those of a real one, made in a second and without torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from wherefrom.catalogue import Measurement
+from wherefrom.config import ModelConfig, RecordConfig, RunKey, TrainConfig
+from wherefrom.geometry import PatchGrid
+from wherefrom.store import RunDirectory, StudyDirectory
+
+RELATIONS = ("self", "edge", "corner", "far", "row", "column", "mid", "between")
+PULL = {"self": 1.2, "edge": 0.9, "corner": 0.5, "row": 0.1, "column": 0.1, "mid": 0.0, "between": 0.05, "far": -0.3}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to make up."""
+
+    height: int = 4
+    width: int = 4
+    depth: int = 2
+    num_heads: int = 4
+    seeds: int = 2
+    sweep: tuple[int, ...] = (1, 2)
+    sweep_seeds: int = 2
+    arms: tuple[str, ...] = ("natural", "shuffled", "scrambled")
+    steps: int = 40
+    probe_every: int = 20
+    gradient_every: int = 10
+    pos_embed: str = "learned"
+    pool: str = "mean"
+    data: str = "photos"
+
+    def config(self, key: RunKey) -> TrainConfig:
+        model = ModelConfig(
+            width=48, depth=self.depth, num_heads=key.num_heads, pos_embed=self.pos_embed, pool=self.pool
+        )
+        record = RecordConfig(probe_every=self.probe_every, gradient_every=self.gradient_every)
+        return TrainConfig(data=self.data, arm=key.arm, seed=key.seed, steps=self.steps, model=model, record=record)
+
+    def run_keys(self) -> list[RunKey]:
+        keys = []
+        for arm in self.arms:
+            seeds = 1 if arm == "shuffled" else self.seeds
+            keys += [RunKey(arm, self.num_heads, seed) for seed in range(seeds)]
+        for heads in self.sweep:
+            keys += [RunKey("natural", heads, seed) for seed in range(self.sweep_seeds) if heads != self.num_heads]
+        return keys
+
+
+def write_study(path: Path, recipe: Recipe = Recipe(), verdicts: bool = True) -> StudyDirectory:
+    """Write a whole study at `path`."""
+    study = StudyDirectory(path)
+    keys = recipe.run_keys()
+    study.write_settings(asdict(recipe.config(keys[0])), recipe.num_heads, keys)
+    for key in keys:
+        write_run(study, key, recipe)
+    if verdicts:
+        study.write_verdicts(example_verdicts())
+    return study
+
+
+def write_run(study: StudyDirectory, key: RunKey, recipe: Recipe, end: str = "finished", reason: str = "") -> None:
+    environment = {"python": "3.12.1", "torch": "2.6.0", "device": "cpu", "commit": "0123abc", "cores": 2}
+    maker = _Maker(key, recipe)
+    run = RunDirectory.create(study.path / key.name, asdict(recipe.config(key)), environment, maker.grid)
+    with run.writing():
+        for step in maker.steps():
+            run.record(step, maker.rows(step), maker.arrays(step))
+        run.set_status(end=end, **({"reason": reason} if reason else {}))
+
+
+class _Maker:
+    """Rows and arrays of one run."""
+
+    def __init__(self, key: RunKey, recipe: Recipe):
+        self.key, self.recipe = key, recipe
+        self.random = np.random.default_rng([len(key.arm), key.num_heads, key.seed])
+        self.grid = PatchGrid(recipe.height, recipe.width, int(recipe.pool == "class"))
+        self.order = self.random.permutation(self.grid.num_patches)
+        self.true_grid = self.grid.reordered(self.order) if key.arm == "shuffled" else self.grid
+        self.noise = self.random.normal(size=(self.grid.num_patches, 16))
+        self.lift = self.random.normal(size=(4, 16))
+        self.learns_space = key.arm != "scrambled"
+
+    def steps(self) -> list[int]:
+        return sorted({*self.gradient_steps(), *self.probe_steps()})
+
+    def gradient_steps(self) -> range:
+        return range(0, self.recipe.steps, self.recipe.gradient_every)
+
+    def probe_steps(self) -> list[int]:
+        every = self.recipe.probe_every
+        return sorted({*range(0, self.recipe.steps, every), self.recipe.steps}) if every else []
+
+    def progress(self, step: int) -> float:
+        return 1 - np.exp(-4 * step / self.recipe.steps)
+
+    def noisy(self, value: float, spread: float = 0.05) -> float:
+        return float(value + spread * self.random.normal())
+
+    # ---- rows
+
+    def rows(self, step: int) -> list[Measurement]:
+        rows = []
+        if step in self.gradient_steps():
+            rows += self.train_rows(step)
+        if step in self.probe_steps():
+            rows += self.probe_rows(step) + self.score_rows(step)
+            rows += self.position_rows(step) if self.recipe.pos_embed != "none" else []
+        return rows
+
+    def grids(self) -> tuple[str, ...]:
+        return ("model", "true") if self.key.arm == "shuffled" else ("model",)
+
+    def sees_space(self, grid: str) -> bool:
+        return self.learns_space and (self.key.arm != "shuffled" or grid == "true")
+
+    def heads(self):
+        return [(layer, head) for layer in range(self.recipe.depth) for head in range(self.key.num_heads)]
+
+    def silent(self, layer: int) -> bool:
+        return self.recipe.pool == "class" and layer == self.recipe.depth - 1
+
+    def gradient_rows(self, step: int, split: str) -> list[Measurement]:
+        rows = []
+        for measure, size in (("advantage", 0.02), ("pressure", 0.0005)):
+            for (layer, head), grid in ((pair, grid) for pair in self.heads() for grid in self.grids()):
+                for relation in RELATIONS:
+                    pull = PULL[relation] if self.sees_space(grid) else PULL["self"] * (relation == "self")
+                    value = self.noisy(size * pull * (1 - 0.8 * self.progress(step)) / (1 + layer), 0.1 * size)
+                    value = None if self.silent(layer) else value
+                    rows.append(Measurement(measure, value, split, layer, head, relation=relation, grid=grid))
+        return rows
+
+    def train_rows(self, step: int) -> list[Measurement]:
+        rate = 2e-3 * (1 + np.cos(np.pi * step / self.recipe.steps)) / 2
+        rows = [
+            Measurement("loss", self.noisy(2.6 - 2 * self.progress(step)), "train"),
+            Measurement("learning_rate", rate, "train"),
+            Measurement("grad_norm", self.noisy(1, 0.2), "train"),
+        ]
+        return rows + self.gradient_rows(step, "train")
+
+    def probe_rows(self, step: int) -> list[Measurement]:
+        rows = self.gradient_rows(step, "probe")
+        for layer, head in self.heads():
+            reach = self.grid.mean_distance * (1 - 0.5 * self.progress(step) * (head / 4) * self.learns_space)
+            rows += [
+                Measurement("attention_distance", self.noisy(reach), "probe", layer, head),
+                Measurement("angle_share", self.noisy(0.4 + 0.3 * self.progress(step)), "probe", layer, head),
+            ]
+            rows += [row for grid in self.grids() for row in self.alignment_rows(step, layer, head, grid)]
+        for layer in range(self.recipe.depth):
+            divergence = 0.3 * self.progress(step) * (1 + np.log2(self.key.num_heads)) * self.learns_space
+            for measure in ("head_divergence_attn", "head_divergence_pressure"):
+                value = None if self.key.num_heads == 1 else self.noisy(divergence)
+                rows.append(Measurement(measure, value, "probe", layer))
+        return rows
+
+    def alignment_rows(self, step: int, layer: int, head: int, grid: str) -> list[Measurement]:
+        place = {"split": "probe", "layer": layer, "head": head, "grid": grid}
+        slope = 0.4 * self.progress(step) * self.sees_space(grid)
+        furthest = int(self.grid.offset_bins.max())
+        by_distance = [
+            Measurement("qk_alignment", self.noisy(0.1 + slope * (1 - 2 * d / furthest)), distance=d, **place)
+            for d in range(furthest + 1)
+        ]
+        by_relation = [
+            Measurement("qk_alignment", self.noisy(0.1 + slope * PULL[name]), relation=name, **place)
+            for name in RELATIONS
+        ]
+        return by_distance + by_relation
+
+    def score_rows(self, step: int) -> list[Measurement]:
+        best = 0.85 + 0.03 * np.log2(self.key.num_heads)
+        return [
+            Measurement("loss", self.noisy(2.6 - 1.8 * self.progress(step), 0.1), "test"),
+            Measurement("accuracy", min(1.0, self.noisy(0.08 + (best - 0.08) * self.progress(step), 0.02)), "test"),
+        ]
+
+    def position_rows(self, step: int) -> list[Measurement]:
+        likeness = self.similarity(step)
+        rows = [Measurement("effective_rank", self.noisy(10 - 5 * self.progress(step)))]
+        for name in self.grids():
+            grid = self.true_grid if name == "true" else self.grid
+            falloff = known_falloff(likeness, grid)
+            values = {"similarity_falloff": falloff, "coordinate_r2": falloff * 1.2 - 0.2}
+            values |= {"neighbour_recovery": max(0.1, falloff), "neighbour_recovery_chance": 0.1}
+            if step in (0, self.recipe.steps):
+                values |= {"similarity_falloff_null_low": -0.08, "similarity_falloff_null_high": 0.09}
+                values |= {"similarity_falloff_p": 0.0005 if falloff > 0.09 else 0.5}
+            rows += [Measurement(measure, value, grid=name) for measure, value in values.items()]
+        return rows
+
+    # ---- arrays
+
+    def pos_embed(self, step: int) -> np.ndarray:
+        """Noise, and on it a smooth map of the patches' true places."""
+        row, column = (self.true_grid.coordinates / [[self.recipe.height, self.recipe.width]]).T
+        places = np.stack([row, column, np.cos(np.pi * row), np.cos(np.pi * column)], 1)
+        return 0.3 * self.noise + self.progress(step) * self.learns_space * (places - places.mean(0)) @ self.lift
+
+    def similarity(self, step: int) -> np.ndarray:
+        centred = self.pos_embed(step) - self.pos_embed(step).mean(0)
+        unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+        return unit @ unit.T
+
+    def layout(self, step: int) -> np.ndarray:
+        true = self.true_grid.coordinates
+        left, size, _ = np.linalg.svd(self.pos_embed(step) - self.pos_embed(step).mean(0))
+        plane = left[:, :2] * size[:2]
+        u, s, vt = np.linalg.svd(plane.T @ (true - true.mean(0)))
+        return plane @ (u @ vt) * (s.sum() / (plane**2).sum()) + true.mean(0)
+
+    def arrays(self, step: int) -> dict:
+        if step not in self.probe_steps():
+            return {}
+        arrays = {}
+        if self.recipe.pos_embed != "none":
+            arrays |= {"pos_embed": self.pos_embed(step), "pos_similarity": self.similarity(step)}
+            arrays |= {"pos_layout": self.layout(step)}
+        if step == 0:
+            arrays |= {"example_images": self.example_images()}
+        if step == 0 and self.key.arm == "shuffled":
+            arrays |= {"patch_order": self.order}
+        return arrays
+
+    def example_images(self) -> np.ndarray:
+        """Discs on a slope of colour, 4 pixels a patch, permuted as the arm says."""
+        height, width = 4 * self.recipe.height, 4 * self.recipe.width
+        y, x = np.mgrid[:height, :width]
+        images = []
+        for number in range(8):
+            disc = (y - height / 2) ** 2 + (x - width * (number + 1) / 9) ** 2 < (height / 3) ** 2
+            image = np.stack([255 * disc, 255 * y / height, 255 * x / width], -1).astype(np.uint8)
+            images.append(self.permuted(image))
+        return np.stack(images)
+
+    def permuted(self, image: np.ndarray) -> np.ndarray:
+        if self.key.arm == "natural":
+            return image
+        order = self.order if self.key.arm == "shuffled" else self.random.permutation(self.grid.num_patches)
+        height, width = self.recipe.height, self.recipe.width
+        patches = image.reshape(height, 4, width, 4, 3).swapaxes(1, 2).reshape(-1, 4, 4, 3)[order]
+        return patches.reshape(height, width, 4, 4, 3).swapaxes(1, 2).reshape(image.shape)
+
+
+def known_falloff(similarity: np.ndarray, grid: PatchGrid) -> float:
+    """Pearson correlation of C_ij and −D_ij over i < j."""
+    pairs = np.triu_indices(grid.num_patches, 1)
+    return float(np.corrcoef(similarity[pairs], -grid.distances[pairs])[0, 1])
+
+
+def example_verdicts() -> list[dict]:
+    """One of each verdict."""
+    contrast = {"statistic": 0.051, "interval": [0.031, 0.071], "n": 5, "p": 0.0021}
+    whole = {"statistic": 0.052, "interval": [0.032, 0.072], "n": 5, "p": 0.0042, "control": contrast}
+    empty = {"statistic": None, "interval": None, "n": 0, "p": None, "control": None}
+    return [
+        {"claim": "C0", "verdict": "inconclusive", **whole, "control": None, "details": {"at the start": 0.41},
+         "sentence": "Whether a high score means a small angle stays open: about 9 seeds would settle it."},
+        {"claim": "C1", "verdict": "supported", **whole, "details": {"layers": {"0": 0.1, "1": 0.02}},
+         "sentence": "The gradient pulls neighbours together, in this model on these photographs."},
+        {"claim": "C2", "verdict": "mixed", **whole, "details": {},
+         "sentence": "Far patches are pushed apart in layer 0 and pulled together in layer 2."},
+        {"claim": "C3a", "verdict": "supported", **whole, "details": {},
+         "sentence": "Position embeddings become a map of the image plane."},
+        {"claim": "C3b", "verdict": "not judged", **empty, "details": {},
+         "sentence": "Not judged: there is no ledger."},
+        {"claim": "C4", "verdict": "contradicted", **whole | {"statistic": -0.3, "interval": [-0.4, -0.2]},
+         "details": {}, "sentence": "Heads grow more alike & do not specialise <in this model>."},
+    ]  # fmt: skip
+
+
+def variant(**changes) -> Recipe:
+    """The small recipe with changes."""
+    return replace(Recipe(), **changes)
