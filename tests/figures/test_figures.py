@@ -90,7 +90,7 @@ def test_attention_distance_has_a_dot_for_each_head_of_each_run_before_and_after
     assert set(np.round(last[:, 0])) == {0, 1}, "a dot stands at its layer"
     assert lines(ax)["uniform attention"][1] == [4.1365, 4.1365]
     assert len(np.unique(last[:, 0])) == 8, "no dot hides another"
-    assert ax.get_ylim()[0] <= 0
+    assert ax.get_ylim()[0] < 1.9
     assert ax.get_ylim()[1] > 4.1365
 
 
@@ -108,6 +108,20 @@ def test_gradients_have_a_panel_for_each_layer_and_arm_and_a_line_for_each_relat
     assert drawn["far"][1] == [-1.0 + 1 + 0.5]
     assert lines(axes[1, 1])["far"][1] == [1.5]
     assert "between" not in drawn, "a relation without pairs has no line"
+
+
+def test_gradients_against_a_relation_are_differences_head_by_head():
+    value = {"edge": 5.0, "between": 3.0}
+    rows = [
+        {"measure": "advantage", "split": "train", "seed": seed, "layer": 0, "head": head, "relation": relation,
+         "step": step, "value": value[relation] * (1 + head) + 100 * seed + step}
+        for seed in (0, 1, 2) for head in (0, 1) for relation in value for step in (0, 5)
+    ]  # fmt: skip
+    (ax,) = figures.gradients_by_relation(table(*rows), against="between").ravel()
+    assert list(lines(ax)["edge neighbours"][1]) == [3.0, 3.0], "mean of 2 and 4"
+    assert "between" not in lines(ax)
+    band = ax.collections[0].get_paths()[0].vertices
+    np.testing.assert_allclose(band[:, 1], 3.0, err_msg="what is common to all pairs of a seed widens no interval")
 
 
 def test_a_layer_that_no_gradient_reaches_says_so():
@@ -163,7 +177,7 @@ def test_tiles_show_every_pair_at_its_place(order):
     assert np.isnan(mosaic).sum() == mosaic.size - 36
     image = figures.similarity_tiles(similarity, grid).images[0]
     np.testing.assert_array_equal(np.asarray(image.get_array().filled(np.nan)), mosaic)
-    assert image.get_clim() == (-1, 1)
+    assert image.get_clim() == (-1, 1), "pairs reach 34/36, so colours reach 1"
 
 
 def test_layout_puts_columns_to_the_right_and_joins_true_neighbours():

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from wherefrom.config import RunKey
+from wherefrom.config import RunKey, StudyConfig
 from wherefrom.report import write_report
 from wherefrom.report.gradients import weighted_gap
 from wherefrom.report.numbers import Line, number_table
@@ -185,16 +185,16 @@ def test_a_folder_that_is_no_study_gets_a_sentence(tmp_path, study):
 
 def test_settings_that_differ_from_the_defaults_are_marked(page_text):
     rows = re.findall(r"<code>(.*?)</code></th><td>(.*?)</td><td>(.*?)</td>", page_text)
-    assert ("steps", "40", "200") in rows, "40 here, 200 by default"
+    assert ("steps", "40", str(StudyConfig().steps)) in rows
     assert ("batch_size", "64", "") in rows
 
 
-def test_the_command_names_the_runs_and_what_is_not_the_default(page):
-    text = " ".join(page.text.split())
-    assert (
-        "wherefrom study --data photos --seeds 2 --heads 1 2 4 --head-seeds 2 --arms natural shuffled scrambled" in text
-    )
-    assert "--steps 40 --learning-rate 0.002 --model.width 48 --model.depth 2 --record.probe-every 20" in text
+def test_the_command_names_the_runs_and_what_is_not_the_default(page_text):
+    command = re.sub(r"<.*?>", "", re.findall(r"<pre><code>(.*?)</code></pre>", page_text)[0])
+    runs = "--data photos --seeds 2 --heads 1 2 4 --head-seeds 2 --arms natural shuffled scrambled"
+    assert command.startswith(f"wherefrom study {runs}")
+    assert {"--steps 40", "--model.width 48", "--model.depth 2"} <= set(re.findall(r"--\S+ \S+", command))
+    assert "batch-size" not in command
 
 
 def test_the_number_of_the_gradient_is_weighted_by_the_learning_rate():
@@ -220,6 +220,12 @@ def test_small_numbers_share_a_power_of_ten_that_stands_with_the_unit():
     assert label == "pull (10⁻³ nats)"
     assert natural.startswith("3.00 [")
     assert scrambled == "2.00"
+
+
+def test_lines_of_one_scale_share_their_power_of_ten():
+    small, large = (pd.DataFrame({"run": ["a"], "value": [value]}) for value in (0.00001, 0.002))
+    rows = number_table([Line(name, "", {"": own}, "s") for name, own in (("x", small), ("y", large))]).rows
+    assert [label for label, _ in rows] == ["x (10⁻³)", "y (10⁻³)"]
 
 
 def test_details_of_verdicts_are_plain_json_and_can_be_nested(tmp_path):

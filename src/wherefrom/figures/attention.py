@@ -54,7 +54,9 @@ def attention_distance(
         ax.axhline(mean_distance, color=INK, linewidth=1, linestyle=(0, (4, 2)), label="uniform attention")
     _layer_axis(ax, layers_of(rows))
     ax.set(ylabel=axis_label("attention_distance"), title=title or "")
-    ax.axhline(0, color=FAINT, linewidth=0.8)  # distances are read from 0; a limit would cut off panels that share it
+    middle = rows["value"].mean() if mean_distance is None else mean_distance
+    ax.update_datalim([(0, middle - 0.5), (0, middle + 0.5)], updatex=False)  # small differences shall look small
+    ax.autoscale_view(scalex=False)
     if legend:
         ax.legend()
     return ax

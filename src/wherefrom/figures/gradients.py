@@ -49,6 +49,7 @@ def gradients_by_relation(
     figure: Figure | None = None,
     *,
     relations: Sequence[str] = DEFAULT_RELATIONS,
+    against: str | None = None,
     split: str = "train",
 ) -> np.ndarray:
     """`advantage` or `pressure` over steps: a row of panels a layer, a column an arm, a line a relation.
@@ -58,6 +59,8 @@ def gradients_by_relation(
         measure: `advantage` or `pressure`.
         figure: an empty figure to draw in; None makes one.
         relations: which to draw.
+        against: a relation that is subtracted from each of them, head by head and step by step: what all pairs of a
+            batch have in common goes, and intervals are those of the difference. None subtracts nothing.
         split: `train` (each observed batch) or `probe` (held-out images).
 
     Returns:
@@ -66,9 +69,10 @@ def gradients_by_relation(
     Raises:
         ValueError: if the table has no such row, or a relation is unknown.
     """
-    if unknown := set(relations) - set(RELATION_SERIES):
+    if unknown := {*relations, *([against] if against else [])} - set(RELATION_SERIES):
         raise ValueError(f"unknown relation {sorted(unknown)[0]!r}; known: {', '.join(RELATION_SERIES)}")
     known = select(table, measure, split=split)
+    known = _minus(known, against) if against else known
     known = known[known["relation"].isin(relations)]
     arms = list(by_series(known)) or [(Series("all arms", FAINT), known)]
     every = with_run_columns(table[(table["measure"] == measure) & (table["split"] == split)])
@@ -79,21 +83,29 @@ def gradients_by_relation(
         for ax, (series, rows) in zip(row, arms, strict=True):
             _panel(ax, rows[rows["layer"] == layer], relations, f"layer {layer}, {series.label}")
         row[0].yaxis.set_major_locator(MaxNLocator(4))
-    _small_numbers(axes[:, 0], measure)
+    _small_numbers(axes[:, 0], f"{measure} − {against}" if against else measure, MEASURES[measure].unit)
     for ax in axes[-1]:
         ax.set_xlabel("training step")
     legend_above(axes[0, 0].figure, axes)
     return axes
 
 
-def _small_numbers(axes: np.ndarray, measure: str) -> None:
+def _minus(rows: pd.DataFrame, relation: str) -> pd.DataFrame:
+    """Each value minus that of `relation` in the same head at the same step; `relation` itself goes."""
+    keys = ["run", "arm", "grid", "step", "layer", "head"]
+    base = rows.loc[rows["relation"] == relation, [*keys, "value"]]
+    both = rows[rows["relation"] != relation].merge(base, on=keys, suffixes=("", "_base"))
+    return both.assign(value=both["value"] - both["value_base"])
+
+
+def _small_numbers(axes: np.ndarray, name: str, unit: str) -> None:
     """Ticks as multiples of one power of ten, which stands with the unit."""
     largest = max((np.abs(ax.get_ylim()).max() for ax in axes if ax.lines), default=0.0)
     exponent = floor(log10(largest)) if 0 < largest < 0.02 else 0
     power = f"$10^{{{exponent}}}$ " if exponent else ""
     for ax in axes:
         ax.yaxis.set_major_formatter(lambda value, _: f"{value / 10.0**exponent:g}".replace("-", "−"))
-        ax.set_ylabel(f"{measure} ({power}{MEASURES[measure].unit})")
+        ax.set_ylabel(f"{name}\n({power}{unit})")
 
 
 def _panel(ax: Axes, rows: pd.DataFrame, relations: Sequence[str], title: str) -> None:

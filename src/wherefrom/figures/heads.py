@@ -13,8 +13,8 @@ from wherefrom.figures.tables import first_and_last, over_runs, select
 
 SWEEP_MEASURES = {
     "accuracy": "test accuracy",
-    "head_divergence_attn": "divergence of the heads' attention",
-    "head_divergence_pressure": "divergence of the heads' gradients",
+    "head_divergence_attn": "divergence of attention",
+    "head_divergence_pressure": "divergence of gradients",
 }
 
 

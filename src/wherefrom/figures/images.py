@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import ceil
+
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from wherefrom.figures.style import COSINE_COLOURS, one_panel, styled
 from wherefrom.geometry import PatchGrid
@@ -16,6 +20,7 @@ def similarity_tiles(
     ax: Axes | None = None,
     *,
     title: str | None = None,
+    limit: float | None = None,
     colour_bar: bool | None = None,
 ) -> Axes:
     """Tile (r, c) shows C_ij of the patch i at row r, column c with every patch j, each j at its own place.
@@ -25,6 +30,7 @@ def similarity_tiles(
         grid: where the patches are; `grid.reordered(order)` reads a shuffled model on its true grid.
         ax: where to draw; None makes a figure.
         title: above the tiles.
+        limit: cosine at which colours are fullest; None takes `colour_limit([similarity])`.
         colour_bar: beside the tiles; by default where `ax` is None.
 
     Returns:
@@ -39,7 +45,9 @@ def similarity_tiles(
     _check_shape("similarity", similarity, (grid.num_patches, grid.num_patches))
     colour_bar = ax is None if colour_bar is None else colour_bar
     ax = one_panel(ax, 5.0, 0.8 + 3.9 * mosaic_aspect(grid))
-    ax.imshow(tile_mosaic(similarity, grid), cmap=COSINE_COLOURS, vmin=-1, vmax=1, interpolation="none")
+    limit = colour_limit([similarity]) if limit is None else limit
+    mosaic = tile_mosaic(similarity, grid)
+    ax.imshow(mosaic, cmap=COSINE_COLOURS, vmin=-limit, vmax=limit, interpolation="none")
     ax.set_facecolor("#9a9a9a")
     pitch = (grid.width + 1, grid.height + 1)
     ax.set_xticks(_centres(grid.width, pitch[0]), _some_labels(grid.width))
@@ -65,6 +73,13 @@ def tile_mosaic(similarity: np.ndarray, grid: PatchGrid) -> np.ndarray:
     return tiles.reshape(height * (height + 1), width * (width + 1))[:-1, :-1]
 
 
+def colour_limit(similarities: Sequence[np.ndarray]) -> float:
+    """The tenth (0.1 … 1) that 99 % of the pairs of different patches stay below in size."""
+    pairs = [np.abs(np.asarray(s)[~np.eye(len(s), dtype=bool)]) for s in similarities]
+    largest = float(np.nanpercentile(np.concatenate(pairs), 99)) if sum(map(len, pairs)) else 1.0
+    return min(1.0, max(0.1, ceil(largest * 10) / 10))
+
+
 def mosaic_aspect(grid: PatchGrid) -> float:
     """Height of the tiles of `grid` as a multiple of their width."""
     return grid.height * (grid.height + 1) / (grid.width * (grid.width + 1))
@@ -73,7 +88,8 @@ def mosaic_aspect(grid: PatchGrid) -> float:
 def cosine_bar(figure, axes) -> None:
     """The colour bar of `similarity_tiles`, for one or many of them."""
     image = np.ravel(axes)[0].images[0]
-    bar = figure.colorbar(image, ax=axes, fraction=0.04, shrink=0.6, aspect=25, pad=0.015, ticks=[-1, -0.5, 0, 0.5, 1])
+    bar = figure.colorbar(image, ax=axes, fraction=0.04, shrink=0.6, aspect=25, pad=0.015, extend="both")
+    bar.locator = MaxNLocator(5)
     bar.set_label("cosine with the tile's own patch")
     bar.outline.set_visible(False)
     for collection in bar.ax.collections:

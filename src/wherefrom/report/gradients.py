@@ -33,10 +33,13 @@ def relations(material: Material) -> Section:
 
 def _picture(table: pd.DataFrame, measure: str) -> Picture:
     figure = Figure()
-    figures.gradients_by_relation(table, measure, figure)
+    rows = table[table["measure"] == measure]
+    against = "between" if rows.loc[rows["relation"] == "between", "value"].notna().any() else None
+    figures.gradients_by_relation(rows, measure, figure, against=against)
+    minus = " minus that of pairs between (neither neighbours nor far)" if against else ""
     caption = (
-        f"{measure.capitalize()} on training batches: {DRAWN[measure]}. Mean over heads; bands are 95 % intervals over "
-        f"seeds. “Between” are all pairs that are neither neighbours nor far."
+        f"{measure.capitalize()} on training batches: {DRAWN[measure]}{minus}. Mean over heads; bands are 95 % "
+        f"intervals over seeds."
     )
     alt = f"Line charts of {measure} over training steps by relation, a row for each layer, a column for each arm."
     return picture(figure, measure, caption, alt)
@@ -48,8 +51,8 @@ def _lines(table: pd.DataFrame, measure: str, near: str, far: str) -> list[Line]
     name = f"{measure.capitalize()}, {near} − {far}"
     layers = gap.groupby("layer") if measure == "advantage" and gap["layer"].nunique() > 1 else []
     return [
-        Line(name, "nats", by_arm(gap)),
-        *(Line(f"the same in layer {layer}", "nats", by_arm(own)) for layer, own in layers),
+        Line(name, "nats", by_arm(gap), measure),
+        *(Line(f"the same in layer {layer}", "nats", by_arm(own), measure) for layer, own in layers),
     ]
 
 

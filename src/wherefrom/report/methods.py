@@ -77,8 +77,8 @@ def environment(material: Material) -> list[tuple[str, str]]:
     return []
 
 
-def command(material: Material) -> str:
-    """The command that makes a study like this one: its runs, and every setting that is not the default."""
+def command(material: Material) -> list[str]:
+    """The command that makes a study like this one, in parts: its runs, and every setting that is not the default."""
     keys, heads = material.study.run_keys(), material.num_heads
     counts = sorted({key.num_heads for key in keys if key.arm == "natural"})
     options = {
@@ -93,7 +93,7 @@ def command(material: Material) -> str:
     given = [*_shared(material), ("model.num_heads", str(heads))]
     others = {name: value for name, value in given if name != "data" and defaults.get(name, value) != value}
     options |= {name.replace("_", "-"): shlex.quote(value) for name, value in others.items()}
-    return " ".join(["wherefrom study", *(f"--{name} {value}" for name, value in options.items())])
+    return ["wherefrom study", *(f"--{name} {value}" for name, value in options.items())]
 
 
 def _seeds(keys: list[RunKey], num_heads: int) -> int:

@@ -24,6 +24,8 @@ class Line:
     label: str
     unit: str
     groups: Mapping[str, pd.DataFrame]
+    scale: str = ""
+    """Lines of the same scale are written with the same power of ten, so that they can be compared."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,13 @@ def number_table(lines: Iterable[Line], *notes: str) -> NumberTable:
     rows = [(line, {name: over_seeds(own) for name, own in line.groups.items()}) for line in lines if line.groups]
     names = list(dict.fromkeys(name for _, groups in rows for name in groups))
     seeds = {name: max(groups[name].n for _, groups in rows if name in groups) for name in names}
+    exponents = _exponents(rows)
     return NumberTable(
         columns=tuple(f"{name} ({count(seeds[name], 'seed')})" for name in names),
-        rows=tuple(_row(line, [groups.get(name) for name in names]) for line, groups in rows),
+        rows=tuple(
+            _row(line, [groups.get(name) for name in names], exponents[line.scale or line.label])
+            for line, groups in rows
+        ),
         notes=notes,
     )
 
@@ -55,9 +61,16 @@ def over_seeds(rows: pd.DataFrame) -> TTest:
     return one_sample_t(rows.groupby("run")["value"].mean().dropna().to_numpy(dtype=float))
 
 
-def _row(line: Line, tests: list[TTest | None]) -> tuple[str, tuple[str, ...]]:
-    """Small values of one line share one power of ten, which stands with the unit."""
-    exponent = power_of_ten([test.mean for test in tests if test is not None and test.n])
+def _exponents(rows: list[tuple[Line, dict[str, TTest]]]) -> dict[str, int]:
+    """The power of ten of each scale, from its largest mean."""
+    means: dict[str, list[float]] = {}
+    for line, groups in rows:
+        means.setdefault(line.scale or line.label, []).extend(test.mean for test in groups.values() if test.n)
+    return {scale: power_of_ten(values) for scale, values in means.items()}
+
+
+def _row(line: Line, tests: list[TTest | None], exponent: int) -> tuple[str, tuple[str, ...]]:
+    """The power of ten stands with the unit."""
     power = f"10{_superscript(exponent)}" if exponent else ""
     unit = " ".join(part for part in (power, line.unit) if part)
     return f"{line.label} ({unit})" if unit else line.label, tuple(_cell(test, 10.0**exponent) for test in tests)

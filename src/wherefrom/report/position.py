@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from wherefrom import figures
-from wherefrom.figures.images import cosine_bar, mosaic_aspect
+from wherefrom.figures.images import colour_limit, cosine_bar, mosaic_aspect
 from wherefrom.figures.style import legend_above, panels
 from wherefrom.report.material import Material, by_arm, last_step
 from wherefrom.report.numbers import Line, NumberTable, number_table
@@ -53,8 +53,9 @@ def _tiles_figure(views) -> Figure:
     columns = min(2, len(views))
     height = 0.7 + 3.8 * mosaic_aspect(grid)
     axes = panels(-(-len(views) // columns), columns, height, figure, width=9 if columns == 2 else 5)
+    limit = colour_limit([similarity for _, similarity, _ in views])  # one scale for all panels
     for ax, (title, similarity, grid) in zip(axes.flat, views, strict=False):
-        figures.similarity_tiles(similarity, grid, ax, title=title)
+        figures.similarity_tiles(similarity, grid, ax, title=title, limit=limit)
     for ax in axes.flat[len(views) :]:
         ax.remove()
     cosine_bar(figure, axes.ravel()[: len(views)])

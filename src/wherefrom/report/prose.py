@@ -62,13 +62,13 @@ PROSE = {
     ),
     "gradients": Prose(
         "What the gradient asks for",
-        """For each pair of patches the gradient of the loss says whether attention between them should grow (above
-        0) or shrink (below 0). Here it is averaged by how the two patches lie to each other. If the usual
-        explanation is right, edge neighbours lie highest and far pairs lowest, in the natural arm only. Look at
-        each layer by itself, and at the beginning as well as the end: the sign may change from layer to layer and
-        over time.""",
-        """All lines lie on each other, as they should in the scrambled arm. Panels of one layer share their scale;
-        different layers do not.""",
+        """For each pair of patches the gradient of the loss says whether attention between them should grow or shrink.
+        Here it is averaged by how the two patches lie to each other, and compared with pairs that lie in between: above
+        0 the loss asks for more attention than there, below 0 for less. If the usual explanation is right, the line
+        of edge neighbours lies above 0 and that of far pairs below, in the natural arm only. Look at each layer by
+        itself, and at the beginning as well as the end: the sign may change from layer to layer and over time.""",
+        """All lines stay at 0 within their bands, as they should in the scrambled arm. Panels of one layer share their
+        scale; different layers do not.""",
     ),
     "alignment": Prose(
         "Do queries and keys of neighbours point the same way?",
