@@ -155,7 +155,7 @@ class AttentionRecord:
 
 @dataclass(frozen=True)
 class AttentionTile:
-    """Attention of the queries `queries` of the examples `examples` to all keys; each matrix is made once, when asked."""
+    """Attention of some queries of some examples to all keys; each matrix is made once, when asked for."""
 
     record: AttentionRecord
     queries: slice
@@ -177,7 +177,7 @@ class AttentionTile:
     @cached_property
     def scores(self) -> Float[Tensor, "batch head query key"]:
         scores = (self.q * self.record.scale) @ self.record.k[self.examples].mT
-        return scores if self.record.bias is None else scores + self._bias(scores)
+        return scores if self.record.bias is None else scores + self._bias(self.record.bias)
 
     @cached_property
     def cosine(self) -> Float[Tensor, "batch head query key"]:
@@ -213,6 +213,6 @@ class AttentionTile:
     def implied_target(self) -> Float[Tensor, "batch head query key"]:
         return self.attn + self.pressure
 
-    def _bias(self, scores: Tensor) -> Tensor:
-        full = self.record.bias.expand(self.record.num_examples, self.record.num_heads, -1, self.record.num_tokens)
+    def _bias(self, bias: Tensor) -> Tensor:
+        full = bias.expand(self.record.num_examples, self.record.num_heads, -1, self.record.num_tokens)
         return full[self.examples, :, self.queries] if full.shape[2] > 1 else full[self.examples]

@@ -40,6 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("wherefrom: interrupted; everything recorded so far is kept")
         return INTERRUPTED
+    except BrokenPipeError:  # who read our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except (ValueError, FloatingPointError, OSError, ImportError) as error:
         say(f"wherefrom: {' '.join(str(error).split())}")
         return WRONG_USE
@@ -61,9 +64,10 @@ def study(
 ) -> int:
     """Train the arms, judge the claims, write the report: the main job.
 
-    Trains natural and scrambled images with several seeds, shuffled images once,
-    and other head counts; then judges each claim and writes verdicts.json and
-    report.html. Run it again to go on where it stopped; what is finished is kept.
+    - trains on natural and on scrambled images, with several seeds
+    - trains once on shuffled images, and on natural ones with other head counts
+    - judges each claim and writes verdicts.json and report.html
+    - run again, goes on where it stopped; what is finished is kept
 
         wherefrom study                           # photographs that it carries
         wherefrom study --quick --out runs/quick  # a smaller study of the same kind
@@ -79,9 +83,9 @@ def study(
 
     console = Console(stderr=True)
     config = studies.quick_study(config) if quick else config
-    say(f"{len(config.runs())} runs of {config.steps} steps on {config.data}; recorded in {out}")
+    opening = f"{len(config.runs())} runs of {config.steps} steps on {config.data}; recorded in {out}"
     try:
-        with display.study_progress(console) as report:
+        with display.study_progress(console, opening) as report:
             result = studies.run_study(config, out, jobs=jobs, report=report)
     except KeyboardInterrupt:
         say(f"wherefrom: interrupted; everything recorded so far is kept in {out}; the same command goes on from there")
@@ -197,9 +201,14 @@ COMMANDS: dict[str, Callable[..., int]] = {
 }
 
 
+def about(name: str) -> str:
+    """What a command is for, with its examples."""
+    return (inspect.getdoc(COMMANDS[name]) or "").partition("\n\nArgs:")[0]
+
+
 def overview() -> str:
     """What `wherefrom --help` prints."""
-    commands = (f"  {name:8}{inspect.getdoc(command).splitlines()[0]}" for name, command in COMMANDS.items())
+    commands = (f"  {name:8}{about(name).splitlines()[0]}" for name in COMMANDS)
     return "\n".join(
         (
             "usage: wherefrom COMMAND [OPTIONS]",
@@ -229,7 +238,7 @@ def understood(name: str, arguments: list[str]) -> Callable[[], int]:
         ValueError: for what cannot be understood, in one sentence.
     """
     if name not in COMMANDS:
-        near = get_close_matches(name, COMMANDS, n=1)
+        near = get_close_matches(name, COMMANDS, n=1) if not name.startswith("-") else []
         guess = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"there is no command {name!r}; {guess}known: {', '.join(COMMANDS)}")
     words = _Words(f"wherefrom {name}", arguments)
@@ -237,7 +246,7 @@ def understood(name: str, arguments: list[str]) -> Callable[[], int]:
     if name == "train":  # the file's settings are the defaults that options come before
         file = words.read(_File, return_unknown_args=True, add_help=False)[0].config
         command = functools.partial(command, run=from_toml(file) if file else TrainConfig())
-    return words.read(command, config=(FlagCreatePairsOff,))
+    return words.read(command, description=about(name), config=(FlagCreatePairsOff,))
 
 
 @dataclass(frozen=True)
@@ -260,28 +269,35 @@ class _Words:
 
 def _later(command: Callable[..., int]) -> Callable[..., Callable[[], int]]:
     """`command`, but it gives the call instead of making it."""
-    return functools.wraps(command)(functools.partial(functools.partial, command))
+
+    @functools.wraps(command)
+    def later(*arguments, **options):
+        return functools.partial(command, *arguments, **options)
+
+    return later
 
 
 REWORDED = {
-    r"^Error parsing (?:run|config)\S*: ": "",  # a class refused the values: its own sentence names them
-    r"^Error parsing ": "",
+    r"^error parsing (?:run|config)\S*: ": "",  # a class refused the values: its own sentence names them
+    r"^error parsing ": "",
     r"invalid literal for int\(\) with base 10: ": "expected a whole number, found ",
     r"could not convert string to float: ": "expected a number, found ",
     r" ?\(required\)$": "",
+    r"\. Expected 1 values\.?$": "",
+    r"\. Expected": "; expected",
 }
 
 
 def sentence_in(box: str, prog: str) -> str:
     """What tyro says in a box of several parts: what is wrong, and the option it guesses.
 
-    >>> sentence_in("╭─ Oh ─╮\\n│ Error parsing --steps: it is │\\n│ odd. │\\n│ ────────── │\\n│ Help │", "wherefrom train")
-    '--steps: it is odd; see wherefrom train --help'
+    >>> sentence_in("╭─ Oh ─╮\\n│ Error parsing --steps: it is │\\n│ odd. │\\n│ ────────── │\\n│ Help │", "wherefrom x")
+    '--steps: it is odd; see wherefrom x --help'
     """
     plain = re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯]", "", box)
     body = plain.partition("\n")[2]  # below the title
     parts = [" ".join(part.split()) for part in re.split(r"^[ ─-]{8,}$", body, flags=re.MULTILINE) if part.strip()]
-    sentence = parts[0] if parts else "these options cannot be understood"
+    sentence = parts[0][0].lower() + parts[0][1:] if parts else "these options cannot be understood"
     for pattern, words in REWORDED.items():
         sentence = re.sub(pattern, words, sentence)
     guess = re.search(r"Perhaps you meant: (--[\w.-]+)", " ".join(parts))

@@ -117,7 +117,7 @@ class TrainConfig:
 class RunKey:
     """Which run of a study."""
 
-    arm: str
+    arm: Arm
     num_heads: int
     seed: int
 

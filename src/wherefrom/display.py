@@ -20,11 +20,18 @@ COLOURS = {"supported": "blue", "contradicted": "red", "mixed": "yellow", "incon
 
 
 @contextmanager
-def study_progress(console: Console) -> Iterator[Callable[[Snapshot], None]]:
-    """A function that shows a snapshot of a study."""
+def study_progress(console: Console, opening: str = "") -> Iterator[Callable[[Snapshot], None]]:
+    """A function that shows a snapshot of a study; before the first one it says `opening`."""
     shown = _Bars(console) if console.is_terminal else _Lines(console)
+    openings = [opening] if opening else []
+
+    def show(snapshot: Snapshot) -> None:
+        while openings:
+            console.print(openings.pop(), markup=False, highlight=False, soft_wrap=True)
+        shown.show(snapshot)
+
     with shown:
-        yield shown.show
+        yield show
 
 
 @contextmanager
@@ -32,9 +39,17 @@ def run_progress(console: Console, steps: int) -> Iterator[Callable[[int, float]
     """A function that shows (steps done, loss) of one run."""
     if console.is_terminal:
         columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, TextColumn("loss {task.fields[loss]:.3f}"), console=console) as progress:
-            task = progress.add_task("", total=steps, loss=0.0)
-            yield lambda step, loss: progress.update(task, completed=step, loss=loss)
+        progress = Progress(*columns, TextColumn("loss {task.fields[loss]:.3f}"), console=console)
+        task = progress.add_task("", total=steps, loss=0.0)
+
+        def bar(step: int, loss: float) -> None:
+            progress.start()  # not before: what goes wrong until then is said without a bar
+            progress.update(task, completed=step, loss=loss)
+
+        try:
+            yield bar
+        finally:
+            _stop(progress)
     else:
         shown = [0.0]
 
@@ -44,6 +59,11 @@ def run_progress(console: Console, steps: int) -> Iterator[Callable[[int, float]
                 console.print(f"step {step} of {steps}, loss {loss:.3f}", highlight=False)
 
         yield line
+
+
+def _stop(progress: Progress) -> None:
+    if progress.live.is_started:  # stopping what never started would print an empty line
+        progress.stop()
 
 
 class _Bars:
@@ -60,14 +80,14 @@ class _Bars:
         self.tasks: dict = {}
 
     def __enter__(self):
-        self.progress.start()
         self.all = self.progress.add_task("all runs", total=None, note="")
         return self
 
     def __exit__(self, *_):
-        self.progress.stop()
+        _stop(self.progress)
 
     def show(self, snapshot: Snapshot) -> None:
+        self.progress.start()  # not before: what goes wrong until then is said without a bar
         runs, total = len(snapshot.steps), snapshot.total_steps
         done = sum(snapshot.steps.values())
         self.progress.update(self.all, total=runs * total, completed=done, note=self.clock.note(snapshot))

@@ -16,7 +16,7 @@ from wherefrom.report import write_report
 from wherefrom.store import StudyDirectory, claim
 from wherefrom.store.files import config_differences
 from wherefrom.watcher import Snapshot, Watcher
-from wherefrom.workers import RunFailed, RunLost, Workers
+from wherefrom.workers import RunFailed, Workers
 
 ROUNDS = 3
 """How often a run is tried whose process died or whose disk failed; one that cannot succeed is not tried again."""
@@ -79,7 +79,9 @@ def run_study(config: StudyConfig, out: str | Path, *, jobs: int = 0, report: Re
 def conclude(study: StudyDirectory) -> list[Verdict]:
     """Judge the claims from the finished runs and write verdicts and report."""
     grid = next((run.grid for run in study.finished_runs().values()), None)
-    verdicts = judge(study.measurements(), num_heads=study.num_heads, num_tokens=grid and grid.num_tokens)
+    verdicts = judge(
+        study.measurements(), num_heads=study.num_heads, num_tokens=None if grid is None else grid.num_tokens
+    )
     study.write_verdicts([verdict.to_dict() for verdict in verdicts])
     write_report(study.path)
     return verdicts
@@ -128,10 +130,10 @@ def train_all(
             return failed
         with Workers(min(jobs, len(again))) as workers:
             futures = {workers.submit(to_dict(config), study.run(key).path): key for key, config in again.items()}
-            _wait_for(futures, Watcher(runs, study), failed, report)
+            _wait_for(futures, Watcher(runs, next(iter(runs.values())).steps, study), failed, report)
         failed |= _sentences(futures, RunFailed)
-        lost = _sentences(futures, RunLost)
-    return failed | lost
+        lost = _sentences(futures, Exception)
+    return lost | failed
 
 
 def _wait_for(

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
 import torch.distributed as dist
@@ -68,25 +69,26 @@ def fit(
             for step in range(first, config.steps):
                 record.checkpoint(step, model, optimizer)
                 if due(step, config.record.probe_every) and rank == 0:
-                    record.add(*observe(model, batches, grids, config, device, step))
+                    record.add(*observe(model, batches, grids, config, device, record, step))
                 images, labels = (x[share].to(device) for x in batches.train(step))
                 set_learning_rate(optimizer, config, step)
                 observed = TrainingStep(model, grids) if due(step, config.record.gradient_every) else None
                 with observed or contextlib.nullcontext():
                     loss = F.cross_entropy(forward(images), labels)
-                    refuse_non_finite(loss, step, record)
+                    mean_loss = mean_over_processes(loss, world)
+                    record.refuse_non_finite(mean_loss, step)
                     optimizer.zero_grad()
                     loss.backward()
                 norm = nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
                 optimizer.step()
                 if observed:
-                    record.add(observed.measurements() + step_rows(loss, norm, optimizer))
+                    record.add(observed.measurements() + step_rows(mean_loss, norm, optimizer))
                 record.write(step)
                 if progress:
-                    progress(step + 1, loss.item())
+                    progress(step + 1, mean_loss)
             record.checkpoint(config.steps, model, optimizer)
             if rank == 0:
-                record.add(*observe(model, batches, grids, config, device, config.steps))
+                record.add(*observe(model, batches, grids, config, device, record, config.steps))
             record.write(config.steps)
             record.end("finished")
         return record.run
@@ -127,24 +129,23 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.learning_rate, foreach=True)
 
 
-def refuse_non_finite(loss: Tensor, step: int, record: Record) -> None:
-    finite = loss.detach().isfinite().double()
-    add_over_processes([finite])
-    if finite < int(os.environ.get("WORLD_SIZE", "1")):
-        reason = f"the loss of step {step} is {loss.item()}, not a finite number"
-        record.end("failed", reason)
-        raise FloatingPointError(
-            f"{reason}; everything recorded before is kept in {record.run.path}; "
-            f"try a lower learning rate or a longer warm-up"
-        )
+def mean_over_processes(loss: Tensor, world: int) -> float:
+    """The loss of the whole batch, of which each process has an equal share."""
+    total = loss.detach().clone()
+    add_over_processes([total])
+    return total.item() / world
 
 
-def observe(model: ViT, batches: Batches, grids: dict[str, PatchGrid], config: TrainConfig, device, step: int) -> Rows:
+def observe(
+    model: ViT, batches: Batches, grids: dict[str, PatchGrid], config: TrainConfig, device, record: Record, step: int
+) -> Rows:
     """The probe and the held-out images, at one step."""
     images, labels = (x.to(device) for x in batches.probe(config.record.probe_size))
     permutations = PERMUTATIONS if step in (0, config.steps) else 0
+    test = test_quality(model, ((x.to(device), y.to(device)) for x, y in batches.test()))
+    record.refuse_non_finite(test[0].value, step)  # before the probe, whose measures need numbers
     rows, arrays = probe(model, images, labels, grids, permutations)
-    rows += test_quality(model, ((x.to(device), y.to(device)) for x, y in batches.test()))
+    rows += test
     if step == 0:
         arrays["example_images"] = as_pictures(images[:8])
         if batches.patch_order is not None:
@@ -152,8 +153,8 @@ def observe(model: ViT, batches: Batches, grids: dict[str, PatchGrid], config: T
     return rows, arrays
 
 
-def step_rows(loss: Tensor, norm: Tensor, optimizer: torch.optim.Optimizer) -> list[Measurement]:
-    values = {"loss": loss.item(), "grad_norm": norm.item(), "learning_rate": optimizer.param_groups[0]["lr"]}
+def step_rows(loss: float, norm: Tensor, optimizer: torch.optim.Optimizer) -> list[Measurement]:
+    values = {"loss": loss, "grad_norm": norm.item(), "learning_rate": optimizer.param_groups[0]["lr"]}
     return [Measurement(measure, value, "train") for measure, value in values.items()]
 
 
@@ -163,7 +164,7 @@ def grids_of(model: ViT, batches: Batches) -> dict[str, PatchGrid]:
     return grids if batches.patch_order is None else grids | {"true": model.grid.reordered(batches.patch_order)}
 
 
-def as_pictures(images: Tensor) -> Tensor:
+def as_pictures(images: Tensor) -> np.ndarray:
     """`image y x 3`, bytes: each image stretched from its darkest to its brightest value."""
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     bright = (images - low) / (high - low).clamp(min=1e-12)
@@ -191,7 +192,7 @@ class Record:
                 RunDirectory.create(self.run.path, to_dict(self.config), environment(), self.grid)
                 scope.enter_context(self.run.writing())
                 self._refuse_unasked_resume()
-            self.finished = self.run.exists() and self.run.is_finished()
+                self.finished = self.run.is_finished()
             try:
                 yield self._first_step()
             except KeyboardInterrupt:
@@ -224,21 +225,39 @@ class Record:
             self.run.record(step, self.rows, self.arrays)
         self.rows, self.arrays = [], {}
 
+    def refuse_non_finite(self, loss: float | None, step: int) -> None:
+        """Raise FloatingPointError and note it, unless the loss is a finite number."""
+        if loss is None or not math.isfinite(loss):
+            reason = f"the loss of step {step} is {loss}, not a finite number"
+            self.end("failed", reason)
+            raise FloatingPointError(
+                f"{reason}; everything recorded before is kept in {self.run.path}; "
+                f"try a lower learning rate or a longer warm-up"
+            )
+
     def end(self, how: str, reason: str = "") -> None:
         if self.rank == 0:
             self.run.set_status(end=how, reason=reason)
 
     def _first_step(self) -> int:
-        steps = self.run.checkpoint_steps()
+        first = 0 if self.rank else max(filter(self._is_recorded_until, self.run.checkpoint_steps()), default=0)
         if dist.is_initialized():  # all processes go on from what the first one sees
-            shared = torch.tensor([steps[-1] if steps else 0, int(self.finished)])
+            shared = torch.tensor([first, int(self.finished)])
             dist.broadcast(shared, 0)
             self.finished = bool(shared[1])
             return int(shared[0])
-        return steps[-1] if steps else 0
+        return first
+
+    def _is_recorded_until(self, step: int) -> bool:
+        """Whether the record reaches the last step due before `step`; where only a part was copied, it may not."""
+        every = (self.config.record.probe_every, self.config.record.gradient_every)
+        last_due = max(((step - 1) // n * n for n in every if n), default=-1)
+        last = self.run.last_step()
+        return last_due <= (-1 if last is None else last)
 
     def _refuse_unasked_resume(self) -> None:
-        last = self.run.last_step()
+        known = [*self.run.checkpoint_steps(), self.run.last_step()]
+        last = max((step for step in known if step is not None), default=None)
         if last is not None and not self.resume:
             raise ValueError(
                 f"{self.run.path} already holds this run up to step {last} of {self.config.steps}; add --resume to go "
@@ -256,7 +275,9 @@ def processes() -> Iterator[tuple[int, int]]:
     if world == 1:
         yield 0, 1
         return
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield dist.get_rank(), world
     finally:

@@ -38,7 +38,9 @@ class Watcher:
     def snapshot(self, active: list[RunKey], failed: dict[RunKey, str]) -> Snapshot:
         for key in set(self.runs) - self.finished.keys():
             self._look(key)
-        return Snapshot(dict(self.steps), self.total_steps, tuple(active), tuple(self.finished), failed, dict(self.falloff))
+        return Snapshot(
+            dict(self.steps), self.total_steps, tuple(active), tuple(self.finished), failed, dict(self.falloff)
+        )
 
     def _look(self, key: RunKey) -> None:
         run = self.study.run(key)
@@ -50,5 +52,3 @@ class Watcher:
             self.falloff[key] = float(falloff.value.iloc[-1])
         if run.is_finished():
             self.finished[key] = None
-
-

@@ -1,8 +1,8 @@
 """Runs trained in processes of their own: one that dies takes only its own run along, and all leave with their parent.
 
-A worker is `python -m wherefrom.workers`: one line of JSON in is a run to train, one line out says how it ended. Where its
-input ends, it leaves at once: what was recorded is whole at any moment. multiprocessing would import the caller's script
-again in each process, so that a plain script could not start a study.
+A worker is `python -m wherefrom.workers`: one line of JSON in is a run to train, one line out says how it ended. Where
+its input ends, it leaves at once: what was recorded is whole at any moment. multiprocessing would import the caller's
+script again in each process, so that a plain script could not start a study.
 """
 
 from __future__ import annotations
@@ -47,10 +47,16 @@ class Workers:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
-        self._threads.shutdown(wait=error is None, cancel_futures=True)
+        if error:
+            self._stop()
+        self._threads.shutdown(cancel_futures=True)
+        self._stop()
+        for worker in self._workers:
+            worker.close()
+
+    def _stop(self) -> None:
         for worker in self._workers:
             worker.stop()
-        self._threads.shutdown()
 
     def _train(self, config: dict, out: Path) -> None:
         worker = self._idle.get()
@@ -70,11 +76,14 @@ class _Worker:
 
     def train(self, config: dict, out: Path) -> None:
         process = self._running()
+        assert process.stdin
+        assert process.stdout
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(json.dumps([config, str(out)]) + "\n")
             process.stdin.flush()
         reply = process.stdout.readline()
         if not reply:
+            self.close()
             raise RunLost(f"its process ended with code {process.wait()}; is there enough memory?")
         if found := json.loads(reply):
             raise (RunLost if found["again"] else RunFailed)(found["sentence"])
@@ -84,19 +93,24 @@ class _Worker:
             self._stopped = True
             if self._process:
                 self._process.kill()
-                self._process.communicate()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._process:
+                with contextlib.suppress(BrokenPipeError), self._process:  # closes its pipes and waits for its end
+                    pass
+            self._process = None
 
     def _running(self) -> subprocess.Popen:
         with self._lock:
             if self._stopped:
                 raise RunLost("interrupted")
-            if self._process is None or self._process.poll() is not None:
-                self._process = _start()
+            self._process = self._process or _start()
             return self._process
 
 
 def _start() -> subprocess.Popen:
-    ours = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    ours = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "wherefrom.workers"], env=os.environ | ours, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Attention measures: planted heads, uniform attention, loops; and the one pass over tiles against the whole matrices."""
+"""Attention measures: planted heads, uniform attention, loops; one pass over tiles against the whole matrices."""
 
 import itertools
 import math
@@ -139,7 +139,9 @@ def test_queries_without_gradient_are_null_not_zero():
     rows = table(r, {"model": GRID})
     assert math.isnan(rows["pressure", 0, "edge", None, "model"])
     assert math.isnan(rows["advantage", 2, None, 1, "model"])
-    r = replace(r, grad_z=r.grad_z.index_fill(2, torch.tensor([3]), 1.0))  # one patch is heard again: the average is over its pairs alone
+    r = replace(
+        r, grad_z=r.grad_z.index_fill(2, torch.tensor([3]), 1.0)
+    )  # one patch is heard again: the average is over its pairs alone
     heard = r.advantage()[:, 1, 3, 1:][:, torch.as_tensor(GRID.relation_pairs("edge"))[2]].mean()
     assert table(r, {"model": GRID})["advantage", 1, "edge", None, "model"] == pytest.approx(float(heard))
 

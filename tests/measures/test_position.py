@@ -21,7 +21,7 @@ def noise(grid=GRID, width=16, seed=0):
 
 def planted_map(grid=GRID, width=16, reach=2.0):
     """Embeddings whose inner products fall with distance: a smooth map of the plane."""
-    kernel = torch.exp(-torch.as_tensor(grid.distances) ** 2 / (2 * reach**2))
+    kernel = torch.exp(-(torch.as_tensor(grid.distances) ** 2) / (2 * reach**2))
     values, vectors = torch.linalg.eigh(kernel)
     return (vectors * values.clamp(min=0).sqrt())[:, -width:]
 
@@ -29,7 +29,9 @@ def planted_map(grid=GRID, width=16, reach=2.0):
 def cosine_by_loop(pos):
     centred = pos - pos.mean(0)
     n = len(pos)
-    return np.array([[float(centred[i] @ centred[j] / centred[i].norm() / centred[j].norm()) for j in range(n)] for i in range(n)])
+    return np.array(
+        [[float(centred[i] @ centred[j] / centred[i].norm() / centred[j].norm()) for j in range(n)] for i in range(n)]
+    )
 
 
 @pytest.mark.parametrize("pos", [noise(), planted_map()], ids=["noise", "map"])
@@ -95,12 +97,7 @@ def test_effective_rank_counts_equal_directions():
 
 def test_mirror_similarity_by_loop_and_on_a_symmetric_table():
     pos, similarity = noise(), cosine_by_loop(noise())
-    mirrored = {
-        (i, j)
-        for i in range(24)
-        for j in ((i // 6) * 6 + 5 - i % 6, (3 - i // 6) * 6 + i % 6)
-        if i != j
-    }
+    mirrored = {(i, j) for i in range(24) for j in ((i // 6) * 6 + 5 - i % 6, (3 - i // 6) * 6 + i % 6) if i != j}
     excess = []
     for i, j in mirrored:
         peers = [
@@ -129,7 +126,9 @@ def test_layout_puts_a_map_back_in_its_place():
     places = measures.layout(planted_map(grid, 36, reach=6.0), grid)
     assert float((places - torch.as_tensor(grid.coordinates)).norm(dim=1).mean()) < 0.8
     free = measures.layout(planted_map(grid, 36, reach=6.0))
-    torch.testing.assert_close(torch.cdist(free, free).argsort(1)[:, 1:3], torch.cdist(places, places).argsort(1)[:, 1:3])
+    torch.testing.assert_close(
+        torch.cdist(free, free).argsort(1)[:, 1:3], torch.cdist(places, places).argsort(1)[:, 1:3]
+    )
 
 
 @pytest.mark.parametrize("name", ["similarity_falloff", "near_minus_far", "neighbour_recovery", "mirror_similarity"])

@@ -88,16 +88,24 @@ def test_a_folder_with_a_run_is_not_watched_into(tmp_path):
     optimizer = torch.optim.SGD(vit.parameters(), lr=0.1)
     with wf.watch(vit, optimizer, out=tmp_path, every=1):
         steps(vit, optimizer, 1)
-    with pytest.raises(ValueError, match="already holds a recorded run"), wf.watch(vit, optimizer, out=tmp_path, every=1):
+    with (
+        pytest.raises(ValueError, match="already holds a recorded run"),
+        wf.watch(vit, optimizer, out=tmp_path, every=1),
+    ):
         pass
 
 
 def test_an_error_in_the_loop_leaves_no_trace_and_keeps_the_record(tmp_path):
     vit, real = model(), F.scaled_dot_product_attention
     optimizer = torch.optim.SGD(vit.parameters(), lr=0.1)
-    with pytest.raises(KeyError), wf.watch(vit, optimizer, probe=batch(), out=tmp_path, every=2):
-        steps(vit, optimizer, 3)
-        raise KeyError
+
+    def break_off():
+        with wf.watch(vit, optimizer, probe=batch(), out=tmp_path, every=2):
+            steps(vit, optimizer, 3)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        break_off()
     assert F.scaled_dot_product_attention is real
     assert wf.open_run(tmp_path).measurements("similarity_falloff").step.tolist() == [0, 2]
     assert wf.open_run(tmp_path).status() == {}

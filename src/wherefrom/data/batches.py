@@ -52,7 +52,7 @@ class Batches:
             self.patch_order = torch.randperm(self.num_patches, generator=self._generator("shuffle")).numpy()
         self._order = lru_cache(maxsize=2)(self._epoch_order)
 
-    def train(self, step: int) -> tuple[Float[Tensor, "batch channel y x"], Int[Tensor, batch]]:
+    def train(self, step: int) -> tuple[Float[Tensor, "batch channel y x"], Int[Tensor, " batch"]]:
         """The batch of one step: crops and mirror images drawn for each image, each image seen once an epoch."""
         epoch, place = divmod(step * self.batch_size, self.epoch_size - self.epoch_size % self.batch_size)
         chosen = self._order(epoch)[place : place + self.batch_size] % len(self.data.train_images)
@@ -64,14 +64,14 @@ class Batches:
             images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
         return self._arranged(normalised(images), "scramble", step), self.data.train_labels[chosen]
 
-    def test(self) -> Iterator[tuple[Float[Tensor, "batch channel y x"], Int[Tensor, batch]]]:
+    def test(self) -> Iterator[tuple[Float[Tensor, "batch channel y x"], Int[Tensor, " batch"]]]:
         """All held-out images, in order; the scrambled arm permutes each in a way of its own, always the same."""
         for start in range(0, len(self.data.test_images), TEST_BATCH):
             part = slice(start, start + TEST_BATCH)
             images = normalised(self.data.test_images[part])
             yield self._arranged(images, "scramble test", start), self.data.test_labels[part]
 
-    def probe(self, size: int) -> tuple[Float[Tensor, "batch channel y x"], Int[Tensor, batch]]:
+    def probe(self, size: int) -> tuple[Float[Tensor, "batch channel y x"], Int[Tensor, " batch"]]:
         """Held-out images, the same for all seeds, classes in turn; all of them where there are fewer than `size`."""
         generator = torch.Generator().manual_seed(_seed(0, "probe", 0))
         order = torch.randperm(len(self.data.test_images), generator=generator)
@@ -105,7 +105,7 @@ def _seed(seed: int, purpose: str, step: int) -> int:
 
 def random_crops(
     images: UInt8[Tensor, "image channel y x"],
-    chosen: Int[Tensor, batch],
+    chosen: Int[Tensor, " batch"],
     size: tuple[int, int],
     margin: int,
     generator: torch.Generator,

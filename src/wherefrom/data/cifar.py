@@ -19,7 +19,7 @@ def cifar10() -> ImageData:
         ValueError: if it is not there and cannot be downloaded.
     """
     try:
-        from torchvision.datasets import CIFAR10
+        from torchvision.datasets import CIFAR10  # pyrefly: ignore[missing-import]
     except ImportError:
         raise ImportError("cifar10 is loaded by torchvision, which is not installed: pip install torchvision") from None
     try:

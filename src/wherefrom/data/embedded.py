@@ -33,8 +33,8 @@ TEST_SHIFT = 8
 def photos() -> ImageData:
     """32 × 32 crops of the photographs inside scikit-image and scikit-learn; the class is the photograph.
 
-    Training crops come from three stripes of each photograph, 160 × 64 pixels, held-out crops from the two stripes of 32
-    pixels between them, so that no pixel is in both.
+    Training crops come from three stripes of each photograph, 160 × 64 pixels, held-out crops from the two stripes of
+    32 pixels between them, so that no pixel is in both.
     """
     paths = [_package_file(folder, name) for folder, names in PHOTOGRAPHS.items() for name in names]
     pictures = torch.stack([_photograph(path) for path in paths])

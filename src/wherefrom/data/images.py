@@ -14,8 +14,8 @@ class ImageData:
 
     Args:
         name: for sentences and records.
-        train_images, test_images: `image channel y x`, bytes. Training images may be larger than what a model sees: each
-            step takes a new crop of them.
+        train_images, test_images: `image channel y x`, bytes. Training images may be larger than what a model sees:
+            each step takes a new crop of them.
         train_labels, test_labels: classes, `image`, whole numbers from 0.
         class_names: one a class.
         margin: pixels of zeros around training images from which crops may start.
@@ -50,7 +50,8 @@ class ImageData:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of what a model sees."""
-        return tuple(self.test_images.shape[1:])
+        _, channels, height, width = self.test_images.shape
+        return channels, height, width
 
     @property
     def num_classes(self) -> int:

@@ -1,4 +1,4 @@
-"""Parquet files in the Hugging Face layout: `image` struct{bytes, path}, `label`, class names in the schema's metadata."""
+"""Parquet files in the Hugging Face layout: `image` struct{bytes, path}, `label`, class names in the metadata."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img"), ("label", "labels", "fine_label
 
 
 def parquet(path: Path, image_size: int | None = None) -> ImageData:
-    """A file of labelled pictures. Where its name says `train`, the file that says `test` or `val` instead is the test set.
+    """A file of labelled pictures. If its name says `train`, one beside it that says `test` or `val` is the test set.
 
     Raises:
         ValueError: for a file that is no parquet, lacks a column, or holds an unreadable picture or several sizes.
@@ -67,10 +67,9 @@ def _labels(path: Path, table: pa.Table, column: str) -> tuple[Tensor, tuple[str
     values = torch.tensor(table[column].to_pylist())
     known = _class_names(table, column)
     names = known or tuple(str(label) for label in range(int(values.max()) + 1))
-    if int(values.min()) < 0 or int(values.max()) >= len(names):
-        raise ValueError(
-            f"labels of {path} must lie between 0 and {len(names) - 1}; found {int(values.min())} to {int(values.max())}"
-        )
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= len(names):
+        raise ValueError(f"labels of {path} must lie between 0 and {len(names) - 1}; found {low} to {high}")
     return values, names
 
 

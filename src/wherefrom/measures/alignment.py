@@ -39,7 +39,7 @@ def argmax_agreement(
     return (scores.argmax(-1) == cosine.argmax(-1)).to(scores).mean(-1)
 
 
-def positional_share(scores: Float[Tensor, "batch head query key"]) -> Float[Tensor, head]:
+def positional_share(scores: Float[Tensor, "batch head query key"]) -> Float[Tensor, " head"]:
     """Var_ij(mean_b S_ijb) / Var_ijb(S_ijb), S centred within each row; in (−∞, 1], 0: contents only, 1: places only.
 
     The variance of the means is corrected by (variance within pairs) / images, so that contents alone give 0. NaN for

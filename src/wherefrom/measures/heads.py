@@ -11,13 +11,13 @@ from torch import Tensor
 Dissimilarity = Callable[[Tensor, Tensor], Tensor]
 
 
-def jensen_shannon(p: Float[Tensor, "*#lead n"], r: Float[Tensor, "*#lead n"]) -> Float[Tensor, "..."]:
+def jensen_shannon(p: Float[Tensor, "*#lead n"], r: Float[Tensor, "*#lead n"]) -> Float[Tensor, ...]:
     """H((p + r)/2) − (H(p) + H(r))/2 with H the entropy; nats, in [0, ln 2]."""
     entropy = [torch.special.entr(x).sum(-1) for x in ((p + r) / 2, p, r)]
     return entropy[0] - (entropy[1] + entropy[2]) / 2
 
 
-def one_minus_correlation(x: Float[Tensor, "*#lead n"], y: Float[Tensor, "*#lead n"]) -> Float[Tensor, "..."]:
+def one_minus_correlation(x: Float[Tensor, "*#lead n"], y: Float[Tensor, "*#lead n"]) -> Float[Tensor, ...]:
     """1 − Pearson correlation, in [0, 2]."""
     x, y = (m - m.mean(-1, keepdim=True) for m in (x, y))
     return 1 - (x * y).sum(-1) / (x.square().sum(-1) * y.square().sum(-1)).sqrt()

@@ -60,7 +60,7 @@ def _pair_measurements(sums: LayerSums, measure: str, layer: int, split: str, di
                 yield Measurement(measure, value, split, layer, head, distance=distance, grid=name)
 
 
-def _head_values(sums: LayerSums) -> dict[str, Float[Tensor, head]]:
+def _head_values(sums: LayerSums) -> dict[str, Float[Tensor, " head"]]:
     if not sums.heads:
         return {}
     grid, heads, images = sums.grids["model"], sums.heads, float(sums.images.sum())

@@ -10,7 +10,7 @@ from wherefrom.geometry import PatchGrid
 
 
 def patch_attention(attn: Float[Tensor, "*lead query key"], grid: PatchGrid) -> Float[Tensor, "*lead patch patch"]:
-    """A_ij / Σ_j A_ij over patch queries and patch keys: attention with prefix tokens left out and rows renormalised."""
+    """A_ij / Σ_j A_ij over patch queries and patch keys: prefix tokens left out, rows renormalised."""
     prefix = grid.num_prefix_tokens
     patches = attn[..., prefix:, prefix:]
     return patches / patches.sum(-1, keepdim=True)

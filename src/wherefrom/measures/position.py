@@ -47,8 +47,8 @@ def near_minus_far(pos_embed: Float[Tensor, "patch width"], grid: PatchGrid) -> 
 def coordinate_r2(pos_embed: Float[Tensor, "patch width"], grid: PatchGrid) -> Float[Tensor, 3]:
     """1 − Σ (y_i − ŷ_i)² / Σ (y_i − ȳ)², ŷ_i by ridge regression of the place y on pos without patch i.
 
-    The ridge constant is λ = mean feature variance × number of patches, the intercept is free; leaving out has the closed
-    form (y_i − ŷ_i) = residual_i / (1 − leverage_i).
+    The ridge constant is λ = mean feature variance × number of patches, the intercept is free; leaving out has the
+    closed form (y_i − ŷ_i) = residual_i / (1 − leverage_i).
 
     Returns:
         R² of (row and column together, row, column); 1 for a map, about −0.2 for noise, NaN along an axis of length 1.
@@ -147,6 +147,11 @@ def _excess_at_equal_distance(similarity: Tensor, chosen: Tensor, distance: Tens
 
 
 def _pairs(similarity: Tensor, grid: PatchGrid) -> tuple[Tensor, Tensor]:
+    if len(similarity) != grid.num_patches:
+        raise ValueError(
+            f"pos_embed has {len(similarity)} rows, but a grid of {grid.height} × {grid.width} has {grid.num_patches} "
+            f"patches; give one row for each patch, without prefix tokens"
+        )
     rows, columns = torch.triu_indices(grid.num_patches, grid.num_patches, offset=1)
     return similarity[rows, columns], torch.as_tensor(grid.distances).to(similarity)[rows, columns]
 

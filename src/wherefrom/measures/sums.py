@@ -32,9 +32,9 @@ class LayerSums:
     """
 
     grids: Mapping[str, PatchGrid]
-    images: Float[Tensor, half]
+    images: Float[Tensor, " half"]
     pairs: dict[tuple[str, str], Float[Tensor, "half head dy dx"]]
-    heads: dict[str, Float[Tensor, head]]
+    heads: dict[str, Float[Tensor, " head"]]
 
     def tensors(self) -> list[Tensor]:
         """All sums in a fixed order, to be added up over processes in place."""
@@ -78,8 +78,9 @@ def _patch_queries(record: AttentionRecord, grid: PatchGrid) -> AttentionRecord:
     prefix = grid.num_prefix_tokens
     if not record.q.shape[2] == record.num_tokens == grid.num_tokens:
         raise ValueError(
-            f"attention of {record.q.shape[2]} queries to {record.num_tokens} keys does not fit a grid of {grid.height} × "
-            f"{grid.width} patches with {prefix} prefix tokens ({grid.num_tokens} tokens); give the model's own grid"
+            f"attention of {record.q.shape[2]} queries to {record.num_tokens} keys does not fit a grid of "
+            f"{grid.height} × {grid.width} patches with {prefix} prefix tokens ({grid.num_tokens} tokens); give the "
+            f"model's own grid"
         )
     bias = record.bias
     if bias is not None and bias.shape[-2] > 1:
@@ -90,7 +91,7 @@ def _patch_queries(record: AttentionRecord, grid: PatchGrid) -> AttentionRecord:
 
 def _image_sums(
     record: AttentionRecord, queries: slice, examples: slice, silent: Tensor | None, gradients_only: bool
-) -> tuple[dict[str, Float[Tensor, "head query key"]], dict[str, Float[Tensor, head]]]:
+) -> tuple[dict[str, Float[Tensor, "head query key"]], dict[str, Float[Tensor, " head"]]]:
     """Sums over `examples`: of pairs of patches, and of rows."""
     pairs: dict[str, Tensor] = {}
     rows: dict[str, Tensor] = {}
@@ -101,8 +102,11 @@ def _image_sums(
             _add(pairs, _attention_pairs(tile))
             _add(rows, _attention_rows(tile))
     q, k = record.q[examples, :, queries], record.k[examples]
-    if silent is not None:  # advantage = row gain − G, and the sum of G over images is one product of long vectors
-        gain = _product(record.grad_z[examples, :, queries], record.values[examples])
+    grad_z = record.grad_z
+    if (
+        grad_z is not None and silent is not None
+    ):  # advantage = row gain − G, and the sum of G over images is one product of long vectors
+        gain = _product(grad_z[examples, :, queries], record.values[examples])
         pairs["advantage"] = pairs["advantage"] - gain
         pairs["heard"] = (~silent[queries, None]).to(gain).expand_as(gain) * len(q)
     if not gradients_only:
@@ -117,7 +121,7 @@ def _attention_pairs(tile: AttentionTile) -> dict[str, Float[Tensor, "head query
     return {"attn": tile.attn.sum(0), "patch_attn": whole.sum(0)}
 
 
-def _attention_rows(tile: AttentionTile) -> dict[str, Float[Tensor, head]]:
+def _attention_rows(tile: AttentionTile) -> dict[str, Float[Tensor, " head"]]:
     scores, cosine = tile.scores[..., tile.prefix :], tile.cosine[..., tile.prefix :]
     r2 = angle_r2(scores, cosine)
     rows = {
@@ -138,9 +142,9 @@ def _entropy(tile: AttentionTile) -> Float[Tensor, "batch head query"]:
     return scores.amax(-1) - tile.attn.amax(-1).log() - (tile.attn * scores).sum(-1)
 
 
-def _score_variance(record: AttentionRecord, queries: slice) -> dict[str, Float[Tensor, head]]:
+def _score_variance(record: AttentionRecord, queries: slice) -> dict[str, Float[Tensor, " head"]]:
     """Sums of squares of S, centred within rows over patch keys: of each image, and of the mean over images."""
-    total, mean = 0.0, 0.0
+    total = mean = torch.zeros((), device=record.q.device)
     for tile in record.tiles(queries):
         scores = tile.scores[..., tile.prefix :]
         scores = scores - scores.mean(-1, keepdim=True)

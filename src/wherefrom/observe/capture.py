@@ -1,7 +1,8 @@
 """The one tap: what attention is given, and the gradient that comes back, read where nearly every ViT passes.
 
-Inside `with tap(...)` the name `torch.nn.functional.scaled_dot_product_attention` points to a function that calls the real
-one, notes q, k, v and waits for the gradient of its output. Nothing of the model is touched; the name is always restored.
+Inside `with tap(...)` the name `torch.nn.functional.scaled_dot_product_attention` points to a function that calls the
+real one, notes q, k, v and waits for the gradient of its output. Nothing of the model is touched; the name is always
+restored.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from wherefrom.attention import AttentionRecord
 from wherefrom.models.backbone import as_backbone
+from wherefrom.observe.inputs import refuse_bad_batch, refuse_bad_labels, run_model
 
 Receive = Callable[[int, AttentionRecord], None]
 """Called with (layer, record) as soon as a layer's record is complete."""
@@ -105,8 +106,8 @@ def tap(receive: Receive, depth: int, loss_scale: float = 1.0) -> Iterator[Tap]:
 
 def capture(
     model: nn.Module,
-    images: Float[Tensor, "batch ..."],
-    labels: Int[Tensor, batch] | None = None,
+    images: Tensor,
+    labels: Tensor | None = None,
     *,
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> list[AttentionRecord]:
@@ -116,12 +117,12 @@ def capture(
 
     Args:
         model: any Vision Transformer that `as_backbone` knows.
-        images: a batch.
-        labels: their classes; without them there are no gradients.
+        images: `batch channel y x`.
+        labels: their classes, `batch`; without them there are no gradients.
         loss: mean loss over the batch.
 
     Raises:
-        ValueError: for a model that is not known, or attention dropout.
+        ValueError: for a model that is not known, attention dropout, or a batch that does not fit the model.
         RuntimeError: if not every layer passed the tap.
     """
     records: dict[int, AttentionRecord] = {}
@@ -131,8 +132,8 @@ def capture(
 
 def stream(
     model: nn.Module,
-    images: Float[Tensor, "batch ..."],
-    labels: Int[Tensor, batch] | None,
+    images: Tensor,
+    labels: Tensor | None,
     receive: Receive,
     *,
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
@@ -142,15 +143,17 @@ def stream(
     Returns:
         The model's output, `batch class`, detached.
     """
+    refuse_bad_batch(images, labels)
     backbone = as_backbone(model)
     with evaluating(model), tap(receive, backbone.depth) as observer:
         if labels is None:
             with torch.no_grad():
-                output = logits(model(images))
+                output = run_model(model, images)
         else:
             with torch.enable_grad():
                 start = images.detach().requires_grad_()  # so that gradients flow in a frozen model too
-                output = logits(model(start))
+                output = run_model(model, start)
+                refuse_bad_labels(labels, output.shape[-1])
                 torch.autograd.grad(loss(output, labels), start)
         observer.expect(backbone.name)
     return output.detach()
@@ -166,11 +169,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def logits(output) -> Tensor:
-    """The tensor of class scores in whatever a model returns."""
-    return output if isinstance(output, Tensor) else output.logits
 
 
 def _record(

@@ -32,7 +32,8 @@ def probe(
 
     Args:
         model: any Vision Transformer that `as_backbone` knows.
-        images, labels: the probe; one pass forward and backward, so it must fit in memory at once.
+        images: the probe, `batch channel y x`; one pass forward and backward, so it must fit in memory at once.
+        labels: its classes, `batch`.
         grids: places of the patches by name; the model's own if left out.
         permutations: relabellings for the test of the position embedding's falloff; 0 leaves it out.
     """

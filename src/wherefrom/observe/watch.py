@@ -77,7 +77,8 @@ def watch(
 ) -> Iterator[Watch]:
     """Record where the model's sense of space comes from while it trains in the scope; the training is not changed.
 
-    Every `every` updates, and at the end: the model on the probe images. Every `every` updates: advantage and pressure on the batches of the next update.
+    Every `every` updates: advantage and pressure on the batches of the next update. Every `every` updates, and at the
+    end: the model on the probe images.
 
     Args:
         model: any Vision Transformer that `as_backbone` knows.

@@ -53,7 +53,7 @@ class Row:
     control: Contrast
     seeds: str
     p: str
-    """The larger of the p-values against 0 and against the control."""
+    """The larger of the p-values against 0 and against the control; against 0 alone for a contradiction."""
     p_adjusted: str
     """The same after Holm's correction."""
     details: tuple[tuple[str, str], ...]
@@ -73,6 +73,7 @@ def _row(verdict: Mapping) -> Row:
     details = verdict.get("details") or {}
     unit = str(details.get("unit") or "").replace(" x ", " × ").replace(" - ", " − ")
     symbol, style = LOOKS.get(verdict["verdict"], ("", "not-judged"))
+    against = verdict["verdict"] == "contradicted"  # decided by the test against 0 alone
     return Row(
         claim=verdict["claim"],
         title=str(details.get("title") or title).rstrip("."),
@@ -84,8 +85,8 @@ def _row(verdict: Mapping) -> Row:
         statistic=_contrast(verdict),
         control=_contrast(verdict.get("control") or {}),
         seeds=str(verdict["n"]) if verdict.get("n") else MISSING,
-        p=p_value(details.get("p", verdict.get("p"))),
-        p_adjusted=p_value(details.get("p_adjusted")),
+        p=p_value(verdict.get("p") if against else details.get("p", verdict.get("p"))),
+        p_adjusted=p_value(details.get("p_main_adjusted" if against else "p_adjusted")),
         details=tuple(compact({name: value for name, value in details.items() if name not in ("title", "unit")})),
     )
 

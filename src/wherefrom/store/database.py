@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import astuple
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def choose_journal(connection: sqlite3.Connection) -> None:
         mode = "none"
     if mode != "wal":
         connection.execute("PRAGMA journal_mode=DELETE")
-    connection.execute("PRAGMA synchronous=FULL")
+    # A log is whole also after a power cut; waiting for the disk at every step would only keep the very last ones.
+    connection.execute(f"PRAGMA synchronous={'NORMAL' if mode == 'wal' else 'FULL'}")
 
 
 def close_journal(connection: sqlite3.Connection) -> None:
@@ -98,17 +100,22 @@ def _copy_in_memory(path: Path, log: Path) -> sqlite3.Connection:
     return memory
 
 
+def plain(values: Iterable) -> tuple:
+    """The values with numpy's numbers, which SQLite would take for bytes, as Python's."""
+    return tuple(value.item() if isinstance(value, np.generic) else value for value in values)
+
+
 def sql_values(measurement: Measurement) -> tuple:
     value = measurement.value
     known = value is not None and math.isfinite(value)
     assert measurement.measure in MEASURES, f"{measurement.measure} is not in the catalogue"
-    return (measurement.measure, float(value) if known else None, *astuple(measurement)[2:])
+    return (measurement.measure, float(value) if known else None, *plain(astuple(measurement)[2:]))
 
 
 def array_row(step: int, key, array) -> tuple:
     name, layer = key if isinstance(key, tuple) else (key, None)
-    array = np.ascontiguousarray(array)
-    return step, layer, name, array.dtype.str, json.dumps(array.shape), array.tobytes()
+    array = np.asarray(array)
+    return *plain((step, layer)), name, array.dtype.str, json.dumps(array.shape), array.tobytes()
 
 
 def typed(table: pd.DataFrame) -> pd.DataFrame:

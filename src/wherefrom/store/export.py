@@ -11,11 +11,6 @@ from wherefrom.store.run import RunDirectory
 from wherefrom.store.study import StudyDirectory
 
 NAMES = {"parquet": "measurements.parquet", "csv": "measurements.csv", "npz": "arrays.npz"}
-WRITERS = {
-    "parquet": lambda path, table: table.to_parquet(path, index=False),
-    "csv": lambda path, table: table.to_csv(path, index=False),
-    "npz": lambda path, arrays: _write_npz(path, arrays),
-}
 
 
 def export(path: str | Path, to: str, out: str | Path | None = None) -> Path:
@@ -29,28 +24,31 @@ def export(path: str | Path, to: str, out: str | Path | None = None) -> Path:
     if to not in NAMES:
         raise ValueError(f"cannot export to {to!r}; known: {', '.join(NAMES)}")
     path = Path(path)
-    is_study = (path / "study.json").is_file()
-    source = StudyDirectory.open(path) if is_study else RunDirectory.open(path)
+    source = StudyDirectory.open(path) if (path / "study.json").is_file() else RunDirectory.open(path)
     target = Path(out) if out else path / NAMES[to]
-    if to == "npz":
-        found = _arrays({f"{key.name}/": run for key, run in source.finished_runs().items()} if is_study else {"": source})
-    else:
-        found = source.measurements()
+    found = _arrays(source) if to == "npz" else source.measurements()
     if not len(found):
-        what = "arrays" if to == "npz" else "measurements"
-        raise ValueError(f"{path} holds no {what} yet" + (" in finished runs" if is_study else "") + "; nothing was written")
+        where = "its finished runs hold" if isinstance(source, StudyDirectory) else "it holds"
+        raise ValueError(f"cannot export {path}: {where} nothing yet")
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as beside:
-        WRITERS[to](beside, found)
+        _write(beside, to, found)
     return target
 
 
-def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with open(path, "wb") as file:  # given a name, numpy would add a suffix to it
-        np.savez_compressed(file, **arrays)
+def _write(path: Path, to: str, found) -> None:
+    if to == "parquet":
+        found.to_parquet(path, index=False)
+    elif to == "csv":
+        found.to_csv(path, index=False)
+    else:
+        with open(path, "wb") as file:  # given a name, numpy would add a suffix to it
+            np.savez_compressed(file, **found)
 
 
-def _arrays(runs: dict[str, RunDirectory]) -> dict[str, np.ndarray]:
+def _arrays(source: RunDirectory | StudyDirectory) -> dict[str, np.ndarray]:
+    is_run = isinstance(source, RunDirectory)
+    runs = {"": source} if is_run else {f"{key.name}/": run for key, run in source.finished_runs().items()}
     return {
         f"{prefix}{name}/{step}" + ("" if layer is None else f"/{layer}"): run.array(name, step, layer)
         for prefix, run in runs.items()

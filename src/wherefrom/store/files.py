@@ -47,6 +47,8 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield beside
         os.replace(beside, path)
+    except PermissionError:
+        raise PermissionError(f"cannot write {path}: permission denied; choose another place") from None
     finally:
         beside.unlink(missing_ok=True)
 

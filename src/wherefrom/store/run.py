@@ -124,7 +124,7 @@ class RunDirectory:
 
     def record(self, step: int, measurements: Iterable[Measurement], arrays: Mapping | None = None) -> None:
         """Add all of one step in one transaction. Keys of `arrays` are names or (name, layer)."""
-        rows = [(step, *database.sql_values(measurement)) for measurement in measurements]
+        rows = [(*database.plain([step]), *database.sql_values(measurement)) for measurement in measurements]
         blobs = [database.array_row(step, key, array) for key, array in (arrays or {}).items()]
         with self._transaction() as writer:
             writer.executemany(f"INSERT INTO measurements VALUES ({','.join('?' * len(database.ROW))})", rows)
@@ -146,6 +146,9 @@ class RunDirectory:
         """Write both files beside their names, then rename: a half-written checkpoint is never seen."""
         folder = self.path / "checkpoints"
         folder.mkdir(exist_ok=True)
+        if self._writer is not None:  # the record reaches the disk before the checkpoint
+            with contextlib.suppress(sqlite3.OperationalError):
+                self._writer.execute("PRAGMA wal_checkpoint").fetchone()
         write_bytes(folder / f"step-{step:06d}.safetensors", model)
         write_bytes(folder / f"step-{step:06d}.state", state)  # last: a step counts once its state is there
         kept = {f"step-{step:06d}" for step in self.checkpoint_steps()[-2:]}
@@ -191,7 +194,7 @@ class RunDirectory:
             values += names
         query = "SELECT * FROM measurements" + (" WHERE " + " AND ".join(clauses) if clauses else "")
         with self._reader() as reader:
-            rows = reader.execute(query + " ORDER BY rowid", values).fetchall()
+            rows = reader.execute(query + " ORDER BY rowid", database.plain(values)).fetchall()
         return database.typed(pd.DataFrame(rows, columns=list(database.ROW)))
 
     def array(self, name: str, step: int, layer: int | None = None) -> np.ndarray:
@@ -202,7 +205,7 @@ class RunDirectory:
         """
         with self._reader() as reader:
             query = "SELECT dtype, shape, data FROM arrays WHERE name = ? AND step = ? AND layer IS ?"
-            row = reader.execute(query, (name, step, layer)).fetchone()
+            row = reader.execute(query, database.plain((name, step, layer))).fetchone()
         if row is None:
             known = ", ".join(self.array_names()) if not (steps := self.array_steps(name)) else f"steps {steps}"
             raise ValueError(

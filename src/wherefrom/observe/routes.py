@@ -1,0 +1,193 @@
+"""Where the gradient on pos_embed comes from: an exact sum over routes.
+
+In a pre-norm ViT the residual stream makes back-propagation additive. With x the stream before a layer,
+
+    ∂L/∂x = ∂L/∂x' + J_normᵀ (W_qᵀ ∂L/∂q + W_kᵀ ∂L/∂k + W_vᵀ ∂L/∂v)        x' = x + Attention(norm x)
+    ∂L/∂x' = ∂L/∂x'' + J_normᵀ ∂L/∂(norm x')                                x'' = x' + MLP(norm x')
+
+so the gradient on the tokens that carry pos_embed is what reaches the last layer's output (`residual`) plus, for each
+layer, what entered through `q`, `k`, `v` (each split over heads) and `mlp`. Nothing is run twice: each term is made of
+gradients that autograd has computed anyway. The gradients are the batch's own, as the optimiser sees them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wherefrom.models.backbone import Layer, as_backbone
+
+KINDS = ("residual", "q", "k", "v", "mlp")
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
+"""A closure worse than this is no rounding: the model is not pre-norm."""
+
+
+@dataclass(frozen=True, order=True)
+class Route:
+    """A way by which gradient reaches pos_embed: `residual`, or `q`, `k`, `v` (by head), `mlp` of a layer."""
+
+    kind: str
+    layer: int | None = None
+    head: int | None = None
+
+
+@dataclass(frozen=True)
+class RouteGradients:
+    """The gradient on pos_embed, route by route.
+
+    Args:
+        routes: what each row is.
+        gradients: one gradient a route, `route patch width`.
+        total: autograd's own gradient on pos_embed, `patch width`.
+    """
+
+    routes: tuple[Route, ...]
+    gradients: Float[Tensor, "route patch width"]
+    total: Float[Tensor, "patch width"]
+
+    @property
+    def closure(self) -> float:
+        """‖Σ_routes gradient − total‖ / ‖total‖, Frobenius: 0 but for rounding."""
+        return float((self.gradients.sum(0) - self.total).norm() / self.total.norm().clamp(min=1e-30))
+
+
+class RouteTap:
+    """Splits the one backward pass made inside `with RouteTap(model) as tap:`; then `tap.gradients()`.
+
+    Raises:
+        ValueError: for a model whose layers are not known or that learns no position embedding.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.backbone = as_backbone(model)
+        self.seen: dict[tuple[str, int | None], Tensor] = {}
+        self.inputs: dict[tuple[str, int], Tensor] = {}
+        self._handles: list = []
+        self.parameter = self.backbone.pos_parameter
+        if self.parameter is None:
+            raise ValueError(
+                f"{self.backbone.name} learns no position embedding, so no gradient reaches one by any route"
+            )
+
+    def __enter__(self) -> RouteTap:
+        layers = self.backbone.layers
+        for number, layer in enumerate(layers):
+            self._listen(layer.norm1, number, "norm1")
+            self._listen(layer.norm2, number, "norm2")
+            for name, projection in layer.projections.items():
+                self._handles.append(projection.register_forward_hook(partial(self._output, (name, number))))
+        self._handles.append(layers[-1].block.register_forward_hook(partial(self._output, ("residual", None))))
+        assert self.parameter is not None
+        self._handles.append(self.parameter.register_hook(partial(self._keep, ("total", None))))
+        return self
+
+    def __exit__(self, *_) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def gradients(self) -> RouteGradients:
+        """The split of the gradient that reached pos_embed.
+
+        Raises:
+            RuntimeError: if the routes do not add up to autograd's gradient, as in a post-norm model.
+        """
+        if ("total", None) not in self.seen:
+            raise RuntimeError(f"no gradient reached the position embedding of {self.backbone.name} inside the scope")
+        prefix = self.backbone.grid.num_prefix_tokens
+        parts = [(Route("residual"), self.seen["residual", None].sum(0)[prefix:])]
+        for number, layer in enumerate(self.backbone.layers):
+            parts += self._layer_parts(number, layer)
+        total = self.backbone.patch_rows(self.seen["total", None])
+        found = RouteGradients(tuple(r for r, _ in parts), torch.stack([g for _, g in parts]), total)
+        if found.closure > TOLERANCE[total.dtype]:
+            raise RuntimeError(
+                f"the routes of {self.backbone.name} miss autograd's gradient on pos_embed by {found.closure:.1e} of "
+                f"it; routes add up only in a pre-norm model whose branches are added to one residual stream"
+            )
+        return found
+
+    # ---- listening
+
+    def _listen(self, norm: nn.Module, number: int, name: str) -> None:
+        def note(_, inputs, output):
+            self.inputs[name, number] = inputs[0].detach()
+            if name == "norm2":
+                self._output(("mlp", number), None, None, output)
+
+        self._handles.append(norm.register_forward_hook(note))
+
+    def _output(self, key: tuple[str, int | None], _module, _inputs, output: Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(partial(self._keep, key))
+
+    def _keep(self, key: tuple[str, int | None], grad: Tensor) -> None:
+        if key in self.seen:
+            raise RuntimeError("routes split one backward pass; use a new RouteTap for each batch")
+        self.seen[key] = grad.detach()
+
+    # ---- one layer
+
+    @torch.no_grad()
+    def _layer_parts(self, number: int, layer: Layer) -> Iterator[tuple[Route, Float[Tensor, "patch width"]]]:
+        prefix = self.backbone.grid.num_prefix_tokens
+        normed = Normed(layer.norm1, self.inputs["norm1", number][:, prefix:])
+        for kind, weight, grad in self._projected(number, layer):
+            by_head = normed.back(grad[:, prefix:], weight, layer.num_heads)
+            yield from ((Route(kind, number, head), part) for head, part in enumerate(by_head))
+        mlp = back_through(layer.norm2, self.inputs["norm2", number], self.seen["mlp", number])
+        yield Route("mlp", number), mlp.sum(0)[prefix:]
+
+    def _projected(self, number: int, layer: Layer) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """(kind, weight `width_out width`, gradient at the projection's output `batch token width_out`)."""
+        for name, projection in layer.projections.items():
+            kinds, grad = tuple(name), self.seen[name, number]  # "qkv" is one projection for three kinds
+            parts = zip(kinds, projection.weight.chunk(len(kinds)), grad.chunk(len(kinds), -1), strict=True)
+            yield from parts
+
+
+class Normed:
+    """y = LayerNorm(x), and how a gradient on projections of y goes back to x, summed over the batch.
+
+    With x̂ the normalised input, r = 1/deviation, γ the norm's weight and d the gradient on W y of one head,
+
+        Σ_b ∂L/∂x = Σ_b r (w − mean(w) − x̂ mean(w ⊙ x̂)),   w = γ ⊙ Wᵀ d
+
+    is had without ever making w for each image: w enters as Σ_b r d, and mean(w ⊙ x̂) = d · (W (γ ⊙ x̂)) / width.
+    """
+
+    def __init__(self, norm: nn.Module, x: Float[Tensor, "batch patch width"]):
+        self.norm, self.x = norm, x
+        if isinstance(norm, nn.LayerNorm):
+            deviation, mean = torch.var_mean(x, -1, correction=0, keepdim=True)
+            self.r = (deviation + norm.eps).rsqrt()
+            self.normal = (x - mean) * self.r
+
+    def back(
+        self, d: Float[Tensor, "batch patch out"], weight: Float[Tensor, "out width"], num_heads: int
+    ) -> Float[Tensor, "head patch width"]:
+        """Σ_b ∂L/∂x by head."""
+        heads = d.unflatten(-1, (num_heads, -1))
+        by_head = weight.unflatten(0, (num_heads, -1))
+        if not isinstance(self.norm, nn.LayerNorm):
+            parts = [back_through(self.norm, self.x, heads[:, :, h] @ by_head[h]).sum(0) for h in range(num_heads)]
+            return torch.stack(parts)
+        scaled = by_head if self.norm.weight is None else by_head * self.norm.weight
+        projected = torch.einsum("bnc,hdc->bnhd", self.normal, scaled)
+        summed = torch.einsum("bn,bnhd->hnd", self.r[..., 0], heads)
+        w = summed @ scaled
+        along = (heads * projected).sum(-1) * self.r / self.x.shape[-1]
+        return w - w.mean(-1, keepdim=True) - torch.einsum("bnh,bnc->hnc", along, self.normal)
+
+
+def back_through(norm: nn.Module, x: Tensor, grad: Tensor) -> Tensor:
+    """J_normᵀ grad at x, by autograd on the norm alone."""
+    with torch.enable_grad():
+        start = x.detach().requires_grad_()
+        (back,) = torch.autograd.grad(norm(start), start, grad)
+    return back

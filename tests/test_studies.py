@@ -1,0 +1,351 @@
+"""The main job: which runs, what is kept when runs, processes or the whole study die, and what it leaves behind."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from wherefrom import studies, workers
+from wherefrom.config import ModelConfig, RecordConfig, RunKey, StudyConfig, to_dict
+from wherefrom.store import RunDirectory, StudyDirectory, claim
+from wherefrom.studies import quick_study, run_study, train_all
+from wherefrom.train import fit
+from wherefrom.watcher import Watcher
+
+TINY = StudyConfig(
+    data="digits", seeds=2, heads=(1,), head_seeds=1, steps=10, batch_size=16, device="cpu",
+    model=ModelConfig(width=16, depth=2, num_heads=2, patch_size=2),
+    record=RecordConfig(probe_every=5, gradient_every=5, probe_size=8, checkpoint_every=2),
+)  # fmt: skip
+CLAIM_KEYS = {"claim", "verdict", "statistic", "interval", "n", "p", "control", "sentence", "details"}
+
+
+# ---- which runs
+
+
+def test_the_default_study_is_twenty_runs():
+    runs = StudyConfig().runs()
+    assert len(runs) == 20
+    assert Counter((key.arm, key.num_heads) for key in runs) == {
+        ("natural", 4): 5, ("scrambled", 4): 5, ("shuffled", 4): 1,
+        ("natural", 1): 3, ("natural", 2): 3, ("natural", 8): 3,
+    }  # fmt: skip
+    assert [key.name for key in runs][:3] == ["natural-heads4-seed0", "shuffled-heads4-seed0", "scrambled-heads4-seed0"]
+    for key, config in runs.items():
+        assert (config.arm, config.model.num_heads, config.seed) == (key.arm, key.num_heads, key.seed)
+        assert replace(config, arm="natural", seed=0, model=ModelConfig()) == StudyConfig().train
+
+
+def test_a_quick_study_is_a_part_of_the_whole_one():
+    quick = quick_study(StudyConfig())
+    assert set(quick.runs()) < set(StudyConfig().runs())
+    assert {key.arm for key in quick.runs()} == {"natural", "shuffled", "scrambled"}
+
+
+# ---- runs in threads of the test, in place of processes
+
+
+@contextlib.contextmanager
+def in_place_of_processes(monkeypatch: pytest.MonkeyPatch, train) -> Iterator[list[str]]:
+    """Runs are made by `train(config, out)`, here; gives the names of those that were begun."""
+    begun: list[str] = []
+
+    class Here:
+        def train(self, config: dict, out: Path) -> None:
+            begun.append(out.name)
+            train(config, out)
+
+        def stop(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(workers, "_Worker", Here)
+    yield begun
+
+
+def finish(config: dict, out: Path) -> None:
+    with RunDirectory.create(out, config, {}).writing() as run:
+        run.set_status(end="finished")
+
+
+def test_a_run_whose_process_dies_is_tried_again_and_the_others_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    died: Counter = Counter()
+
+    def train(config: dict, out: Path) -> None:
+        name = out.name
+        died[name] += 1
+        if name == "scrambled-heads2-seed1" or (name == "natural-heads2-seed1" and died[name] == 1):
+            raise workers.RunLost("its process ended with code -9; is there enough memory?")
+        if name == "shuffled-heads2-seed0":
+            raise workers.RunFailed("the loss of step 3 is nan, not a finite number")
+        finish(config, out)
+
+    study = StudyDirectory(tmp_path)
+    with in_place_of_processes(monkeypatch, train) as begun:
+        failed = train_all(TINY.runs(), study, 1, None)
+    assert {key.name: sentence for key, sentence in failed.items()} == {
+        "scrambled-heads2-seed1": "its process ended with code -9; is there enough memory?",
+        "shuffled-heads2-seed0": "the loss of step 3 is nan, not a finite number",
+    }
+    assert Counter(begun) == Counter({key.name: 1 for key in TINY.runs()}) + Counter(
+        {"scrambled-heads2-seed1": studies.ROUNDS - 1, "natural-heads2-seed1": 1}
+    )
+    assert {key for key in TINY.runs() if study.run(key).is_finished()} == set(TINY.runs()) - set(failed)
+
+
+def test_an_unexpected_error_is_reported_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def train(config: dict, out: Path) -> None:
+        raise OSError("no more processes")
+
+    with in_place_of_processes(monkeypatch, train):
+        failed = train_all(TINY.runs(), StudyDirectory(tmp_path), 2, None)
+    assert set(failed.values()) == {"no more processes"}
+    assert set(failed) == set(TINY.runs())
+
+
+def test_snapshots_follow_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    study, seen = StudyDirectory(tmp_path), []
+
+    def train(config: dict, out: Path) -> None:
+        if config["arm"] == "shuffled":
+            raise workers.RunFailed("cannot be")
+        finish(config, out)
+
+    with in_place_of_processes(monkeypatch, train):
+        train_all(TINY.runs(), study, 1, seen.append)
+    assert set(seen[-1].failed.values()) == {"cannot be"}
+    assert len(seen[-1].finished) == len(TINY.runs()) - 1
+    assert set(seen[-1].steps) == set(TINY.runs())
+
+
+def test_a_watcher_reads_how_far_a_run_is(tmp_path: Path):
+    key, config = next(iter(TINY.runs().items()))
+    study = StudyDirectory(tmp_path)
+    watcher = Watcher(TINY.runs(), TINY.steps, study)
+    assert watcher.snapshot([], {}).share == 0
+    with pytest.raises(ZeroDivisionError):
+        fit(config, study.run(key).path, progress=lambda step, _: 1 / (step - 6))
+    half = watcher.snapshot([key], {})
+    assert half.steps[key] == 5
+    assert half.finished == ()
+    assert half.falloff[key] == study.run(key).measurements("similarity_falloff", step=5).value.item()
+    fit(config, study.run(key).path, resume=True)
+    done = watcher.snapshot([key], {})
+    assert done.finished == (key,)
+    assert done.share == pytest.approx(1 / len(TINY.runs()))
+
+
+# ---- refused
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"steps": 11}, "steps is 10 there, 11 here"),
+        ({"model": ModelConfig(width=32, depth=2, num_heads=2, patch_size=2)}, "model.width is 16 there, 32 here"),
+    ],
+)
+def test_a_folder_with_another_study_is_refused(tmp_path: Path, change: dict, sentence: str):
+    StudyDirectory(tmp_path).write_settings(to_dict(TINY.train), 2, list(TINY.runs()))
+    with pytest.raises(ValueError, match=rf"other settings \({sentence}\); choose another folder"):
+        run_study(replace(TINY, **change), tmp_path)
+
+
+def test_what_is_no_study_is_refused_before_anything_is_written(tmp_path: Path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="holds no study"):
+        run_study(TINY, tmp_path)
+    with pytest.raises(ValueError, match="unknown data 'digit'"):
+        run_study(replace(TINY, data="digit"), tmp_path / "new")
+    with pytest.raises(ValueError, match="jobs must be 0 or more"):
+        run_study(TINY, tmp_path / "new", jobs=-1)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_study_that_died_at_its_very_start_is_begun_again(tmp_path: Path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".99.part.study.json").touch()
+    studies.refuse_other_study(StudyDirectory(tmp_path), TINY)
+
+
+def test_a_second_study_on_the_same_folder_is_refused(tmp_path: Path):
+    with (
+        claim(tmp_path / ".lock", "taken"),
+        pytest.raises(BlockingIOError, match="another process is at work"),
+    ):
+        run_study(TINY, tmp_path)
+    assert not (tmp_path / "study.json").exists()
+
+
+# ---- processes
+
+
+def test_a_worker_says_how_a_run_ended(tmp_path: Path):
+    config = to_dict(next(iter(TINY.runs().values())))
+    blocked = tmp_path / "file"
+    blocked.touch()
+    with workers.Workers(1) as two:
+        ends = {
+            "done": two.submit(config, tmp_path / "run"),
+            "wrong": two.submit(config | {"data": "digit"}, tmp_path / "wrong"),
+            "blocked": two.submit(config, blocked),
+            "disk": two.submit(config, blocked / "inside"),
+            "nan": two.submit(config | {"learning_rate": 1e10, "warmup_steps": 0}, tmp_path / "nan"),
+        }
+        errors = {name: future.exception() for name, future in ends.items()}
+    assert errors["done"] is None
+    assert RunDirectory.open(tmp_path / "run").is_finished()
+    kinds = {name: type(error) for name, error in errors.items()}
+    assert kinds["wrong"] is kinds["blocked"] is kinds["nan"] is workers.RunFailed
+    assert kinds["disk"] is workers.RunLost
+    assert "unknown data 'digit'" in str(errors["wrong"])
+    assert "the loss of step 1 is nan" in str(errors["nan"])
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def test_a_killed_worker_takes_only_its_own_run_along(tmp_path: Path):
+    config = to_dict(replace(next(iter(TINY.runs().values())), steps=100))
+    runs, before = [RunDirectory(tmp_path / name) for name in "ab"], set(children())
+    with workers.Workers(2) as pair:
+        futures = [pair.submit(config, run.path) for run in runs]
+        wait_for(lambda: all(run.exists() and run.last_step() for run in runs))
+        next(iter(set(children()) - before)).kill()
+        done, lost = sorted(futures, key=lambda future: future.exception() is not None)
+        assert done.exception() is None
+        assert isinstance(lost.exception(), workers.RunLost)
+        assert "ended with code -9" in str(lost.exception())
+        pair.submit(config, runs[futures.index(lost)].path).result()  # a new process goes on with it
+    assert all(run.is_finished() for run in runs)
+    assert set(children()) <= before
+
+
+def wait_for(found, seconds: float = 60):
+    end = time.monotonic() + seconds
+    while not (result := found()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return result
+
+
+# ---- whole studies
+
+SCRIPT = f"""
+import wherefrom as wf
+from wherefrom.config import ModelConfig, RecordConfig, StudyConfig
+study = wf.study(
+    "digits", out="study", jobs=2, seeds={{seeds}}, heads=(1,), head_seeds=1, steps={{steps}}, batch_size=16,
+    device="cpu", model={TINY.model!r}, record={TINY.record!r},
+)
+print(study.failed)
+"""  # a plain script, without `if __name__ == "__main__"`
+
+
+def script(folder: Path, seeds: int = 2, steps: int = TINY.steps) -> subprocess.Popen:
+    folder.mkdir(exist_ok=True)
+    (folder / "mine.py").write_text(SCRIPT.format(seeds=seeds, steps=steps))
+    return subprocess.Popen(
+        [sys.executable, "mine.py"], cwd=folder, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_a_whole_study_from_a_plain_script_and_once_more(tmp_path: Path):
+    with script(tmp_path) as process:
+        said, complaints = process.communicate()
+    assert said == "{}\n", complaints
+    study = StudyDirectory.open(tmp_path / "study")
+    assert set(study.finished_runs()) == set(TINY.runs())
+    verdicts = json.loads((study.path / "verdicts.json").read_text())
+    assert [verdict["claim"] for verdict in verdicts] == sorted({verdict["claim"] for verdict in verdicts})
+    assert len(verdicts) == 7
+    assert all(set(verdict) >= CLAIM_KEYS for verdict in verdicts)
+    assert {verdict["n"] for verdict in verdicts if verdict["n"]} <= {1, 2}
+    assert "</html>" in (study.path / "report.html").read_text()
+
+    before = {key: contents(run.path) for key, run in study.finished_runs().items()}
+    failing = replace(TINY, seeds=3)  # two further runs; the others are there
+    (study.path / "natural-heads2-seed2").write_text("in the way")
+    result = run_study(failing, study.path, jobs=5)
+    assert list(result.failed) == ["natural-heads2-seed2"]
+    assert "is a file" in result.failed["natural-heads2-seed2"]
+    assert len(result.verdicts) == 7
+    assert {key: contents(study.run(key).path) for key in before} == before
+    assert len(study.finished_runs()) == len(before) + 1
+
+    (study.path / "natural-heads2-seed2").unlink()
+    assert run_study(failing, study.path, jobs=1).failed == {}
+    assert set(study.finished_runs()) == set(failing.runs())
+    assert {key: contents(study.run(key).path) for key in before} == before
+
+
+@pytest.mark.slow
+def test_one_seed_is_trained_and_said_to_be_too_few(tmp_path: Path):
+    result = run_study(replace(TINY, seeds=1, arms=("natural", "scrambled")), tmp_path, jobs=2)
+    assert not result.failed
+    assert {verdict["verdict"] for verdict in result.verdicts} == {"not judged"}
+    assert any("one seed" in verdict["sentence"] for verdict in result.verdicts)
+    assert result.report().is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+def test_a_study_that_is_stopped_leaves_no_process_and_goes_on(tmp_path: Path, sign: int):
+    study = StudyDirectory(tmp_path / "study")
+    first = study.run(RunKey("natural", 2, 0))
+    with script(tmp_path, seeds=1, steps=60) as process:
+        wait_for(lambda: process.poll() is not None or (first.exists() and first.last_step()))
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert len(started) == 2
+        assert all(os.getpgid(worker.pid) != process.pid for worker in started)  # Ctrl-C reaches the parent alone
+        os.kill(process.pid, sign) if sign == signal.SIGKILL else os.killpg(process.pid, sign)
+        process.wait(20)
+        _, alive = psutil.wait_procs(started, timeout=20)
+        assert not alive
+        if sign == signal.SIGINT:
+            assert process.stderr.read().count("Traceback") == 1  # that of the script, and none of its workers
+    kept = first.measurements()
+    assert not first.is_finished()
+    with script(tmp_path, seeds=1, steps=60) as process:
+        said, complaints = process.communicate()
+    assert said == "{}\n", complaints
+    again = first.measurements()
+    assert len(study.finished_runs()) == 4
+    assert again[: len(kept)].equals(kept)
+
+
+@pytest.mark.slow
+def test_the_command_says_that_it_was_interrupted(tmp_path: Path):
+    settings = [f"--model.{name}={value}" for name, value in (("width", 16), ("depth", 2), ("patch-size", 2))]
+    command = [sys.executable, "-m", "wherefrom", "study", "--data=digits", "--steps=300", "--jobs=1", *settings]
+    out = tmp_path / "study"
+    with subprocess.Popen(
+        [*command, f"--out={out}"], stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        wait_for(lambda: process.poll() is not None or list(out.glob("*/run.sqlite")))
+        started = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "everything recorded so far is kept" in said
+    assert "Traceback" not in said
+    assert not psutil.wait_procs(started, timeout=20)[1]
