@@ -67,6 +67,7 @@ class RouteTap:
         self.backbone = as_backbone(model)
         self.seen: dict[tuple[str, int | None], Tensor] = {}
         self.inputs: dict[tuple[str, int], Tensor] = {}
+        self.outputs: dict[tuple[str, int | None], Tensor] = {}
         self._handles: list = []
         self.parameter = self.backbone.pos_parameter
         if self.parameter is None:
@@ -123,6 +124,8 @@ class RouteTap:
         self._handles.append(norm.register_forward_hook(note))
 
     def _output(self, key: tuple[str, int | None], _module, _inputs, output: Tensor) -> None:
+        if key[0] in ("q", "k", "v", "qkv"):
+            self.outputs[key] = output.detach()
         if output.requires_grad:
             output.register_hook(partial(self._keep, key))
 
@@ -137,18 +140,36 @@ class RouteTap:
     def _layer_parts(self, number: int, layer: Layer) -> Iterator[tuple[Route, Float[Tensor, "patch width"]]]:
         prefix = self.backbone.grid.num_prefix_tokens
         normed = Normed(layer.norm1, self.inputs["norm1", number][:, prefix:])
-        for kind, weight, grad in self._projected(number, layer):
-            by_head = normed.back(grad[:, prefix:], weight, layer.num_heads)
-            yield from ((Route(kind, number, head), part) for head, part in enumerate(by_head))
+        for part in self._projected(number, layer):
+            by_head = normed.back(part, layer.num_heads)
+            yield from ((Route(part.kind, number, head), sums) for head, sums in enumerate(by_head))
         mlp = back_through(layer.norm2, self.inputs["norm2", number], self.seen["mlp", number])
         yield Route("mlp", number), mlp.sum(0)[prefix:]
 
-    def _projected(self, number: int, layer: Layer) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """(kind, weight `width_out width`, gradient at the projection's output `batch token width_out`)."""
+    def _projected(self, number: int, layer: Layer) -> Iterator[Projected]:
+        prefix = self.backbone.grid.num_prefix_tokens
         for name, projection in layer.projections.items():
-            kinds, grad = tuple(name), self.seen[name, number]  # "qkv" is one projection for three kinds
-            parts = zip(kinds, projection.weight.chunk(len(kinds)), grad.chunk(len(kinds), -1), strict=True)
-            yield from parts
+            kinds = tuple(name)  # "qkv" is one projection for three kinds
+            bias = projection.weight.new_zeros(len(projection.weight)) if projection.bias is None else projection.bias
+            tensors = (self.outputs[name, number][:, prefix:], self.seen[name, number][:, prefix:])
+            parts = [x.chunk(len(kinds)) for x in (projection.weight, bias)]
+            parts += [x.chunk(len(kinds), -1) for x in tensors]
+            yield from (Projected(*part) for part in zip(kinds, *parts, strict=True))
+
+
+@dataclass(frozen=True)
+class Projected:
+    """Queries, keys or values before they are cut into heads: output = weight y + bias, and the gradient on it."""
+
+    kind: str
+    weight: Float[Tensor, "out width"]
+    bias: Float[Tensor, " out"]
+    output: Float[Tensor, "batch patch out"]
+    grad: Float[Tensor, "batch patch out"]
+
+    def of_zero(self, norm: nn.LayerNorm) -> Float[Tensor, " out"]:
+        """The output where the normalised input is 0: weight β + bias."""
+        return self.bias if norm.bias is None else self.bias + self.weight @ norm.bias
 
 
 class Normed:
@@ -164,21 +185,18 @@ class Normed:
     def __init__(self, norm: nn.Module, x: Float[Tensor, "batch patch width"]):
         self.norm, self.x = norm, x
         if isinstance(norm, nn.LayerNorm):
-            deviation, mean = torch.var_mean(x, -1, correction=0, keepdim=True)
-            self.r = (deviation + norm.eps).rsqrt()
-            self.normal = (x - mean) * self.r
+            self.normal, _, self.r = torch.native_layer_norm(x, norm.normalized_shape, None, None, norm.eps)
 
-    def back(
-        self, d: Float[Tensor, "batch patch out"], weight: Float[Tensor, "out width"], num_heads: int
-    ) -> Float[Tensor, "head patch width"]:
+    def back(self, part: Projected, num_heads: int) -> Float[Tensor, "head patch width"]:
         """Σ_b ∂L/∂x by head."""
+        d, weight = part.grad, part.weight
         heads = d.unflatten(-1, (num_heads, -1))
         by_head = weight.unflatten(0, (num_heads, -1))
         if not isinstance(self.norm, nn.LayerNorm):
             parts = [back_through(self.norm, self.x, heads[:, :, h] @ by_head[h]).sum(0) for h in range(num_heads)]
             return torch.stack(parts)
         scaled = by_head if self.norm.weight is None else by_head * self.norm.weight
-        projected = torch.einsum("bnc,hdc->bnhd", self.normal, scaled)
+        projected = (part.output - part.of_zero(self.norm)).unflatten(-1, (num_heads, -1))  # W (γ ⊙ x̂)
         summed = torch.einsum("bn,bnhd->hnd", self.r[..., 0], heads)
         w = summed @ scaled
         along = (heads * projected).sum(-1) * self.r / self.x.shape[-1]
