@@ -27,7 +27,7 @@ from wherefrom.store import RunDirectory
 from wherefrom.train import fit, learning_rate, make_optimizer
 
 MODEL = ModelConfig(width=16, depth=2, num_heads=2, patch_size=2)
-RECORD = RecordConfig(probe_every=4, gradient_every=2, probe_size=8, checkpoint_every=3)
+RECORD = RecordConfig(probe_every=4, gradient_every=2, ledger_every=1, probe_size=8, checkpoint_every=3)
 TINY = TrainConfig(
     data="digits", steps=14, batch_size=16, warmup_steps=3, device="cpu", threads=1, model=MODEL, record=RECORD
 )
@@ -39,7 +39,9 @@ def parameters(run: RunDirectory) -> bytes:
 
 
 def optimizer_state(run: RunDirectory) -> list[torch.Tensor]:
-    state = torch.load(io.BytesIO(run.checkpoint(run.checkpoint_steps()[-1])[1]), weights_only=True)["state"]
+    state = torch.load(io.BytesIO(run.checkpoint(run.checkpoint_steps()[-1])[1]), weights_only=True)["optimizer"][
+        "state"
+    ]
     return [state[place][name] for place in sorted(state) for name in sorted(state[place])]
 
 
@@ -130,7 +132,7 @@ def test_training_leaves_the_surroundings_as_they_were(tmp_path: Path):
 @pytest.mark.parametrize("steps", [12, pytest.param(200, marks=pytest.mark.slow)])
 def test_observation_changes_no_bit_of_the_training(tmp_path: Path, steps: int):
     silent = RecordConfig(probe_every=0, gradient_every=0, probe_size=8, checkpoint_every=0)
-    watched = replace(silent, probe_every=1, gradient_every=1)
+    watched = replace(silent, probe_every=1, gradient_every=1, ledger_every=1)
     runs = [
         fit(replace(TINY, steps=steps, record=record), tmp_path / name)
         for name, record in (("silent", silent), ("watched", watched))
@@ -154,7 +156,8 @@ MODELS = {
 @pytest.mark.parametrize("settings", MODELS.values(), ids=list(MODELS))
 def test_every_kind_of_model_is_trained_and_recorded(tmp_path: Path, settings: dict, arm: str):
     model = replace(MODEL, **settings)
-    run = fit(replace(TINY, steps=4, arm=arm, model=model), tmp_path)
+    kept = replace(RECORD, ledger_every=int(model.pos_embed == "learned"))
+    run = fit(replace(TINY, steps=4, arm=arm, model=model, record=kept), tmp_path)
     table = run.measurements()
     assert run.is_finished()
     assert run.grid.num_prefix_tokens == (model.pool == "class")
@@ -424,21 +427,21 @@ def together(out: Path, *more: str, world: int = 2) -> list[subprocess.Popen]:
     return [command(out, *more, **address, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(world)]
 
 
-SEE_KEY_BIAS = {"qk_alignment", "angle_share", "argmax_agreement"}
+ROUNDING = {"route_closure", "ledger_residual"}
+"""Measures that are nothing but rounding; so is any ledger's own residual."""
 
 
 def refuse_far(run: RunDirectory, reference: RunDirectory) -> None:
     """Two processes add in another order. Parameters: within 1e-6; measures: within 1e-5 of the measure's largest."""
     ours, theirs = (safetensors.torch.load(parameters(each)) for each in (run, reference))
     for name in theirs:
-        if not name.endswith("w_k.bias"):  # its gradient is 0 (softmax), and AdamW blows up what is left of rounding
-            torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-6)
+        torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-6)
     table, expected = run.measurements(), reference.measurements()
     pd.testing.assert_frame_equal(table.drop(columns="value"), expected.drop(columns="value"))
     assert table.value.isna().equals(expected.value.isna())
     for measure, rows in expected.groupby("measure"):
         size = max(rows.value.abs().max(), 1e-6)
-        tolerance = 0.02 if measure in SEE_KEY_BIAS else 1e-5 * size
+        tolerance = 1e-4 if measure in ROUNDING or measure.endswith("_residual") else 1e-5 * size
         assert (table.value[rows.index] - rows.value).abs().max() <= tolerance, measure
 
 

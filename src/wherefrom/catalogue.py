@@ -41,12 +41,20 @@ class Measure:
     reference: str = ""
 
 
+_STRUCTURES = {
+    "similarity_falloff": "correlation",
+    "near_minus_far": "cosine",
+    "coordinate_r2": "share",
+}
+"""Structure measures of the position embedding that forces and ledgers are kept for, with their units."""
+
 _NO_PREFIX = "patches only"
 _RENORMALISED = "patch queries and patch keys only, rows renormalised over patch keys"
 _PATCH_PAIRS = "pairs of patches only; prefix tokens take part in the softmax"
 _ALL_IMAGE = "whole model"
 _JELASSI = "Jelassi, Sander & Li 2022, Vision Transformers provably learn spatial structure"
 _RAGHU = "Raghu et al. 2021, Do ViTs See Like CNNs?"
+_LCA = "Lan et al. 2019, Loss Change Allocation (there of the loss)"
 _WALMER = "Walmer et al. 2023, Teaching Matters"
 
 MEASURES: dict[str, Measure] = {
@@ -153,6 +161,36 @@ MEASURES: dict[str, Measure] = {
         Measure(
             "patch_association", "share", 0, 1, "chance", _NO_PREFIX,
             "Share of patches whose most similar patches are its true set.", _JELASSI + ", Def. 2.2",
+        ),
+        Measure(
+            "route_closure", "share", 0, None, "0", _NO_PREFIX,
+            "By how much the routes of the gradient on the position embedding miss autograd's gradient, relative.",
+        ),
+        Measure(
+            "ledger_residual", "share", 0, None, "0", _NO_PREFIX,
+            "What the worst of the ledgers misses, relative to the sum of the sizes of all steps' changes.", _LCA,
+        ),
+        *(
+            measure
+            for name, unit in _STRUCTURES.items()
+            for measure in (
+                Measure(
+                    f"force_{name}", f"{unit} / learning rate", None, None, "0", _NO_PREFIX,
+                    f"How fast descent along one route's gradient alone would raise {name}.",
+                ),
+                Measure(
+                    f"ledger_{name}", unit, None, None, "0", _NO_PREFIX,
+                    f"What one route of the gradient, or weight decay, has added to {name} since the beginning.", _LCA,
+                ),
+                Measure(
+                    f"ledger_{name}_change", unit, None, None, "0", _NO_PREFIX,
+                    f"By how much {name} has changed since the beginning.",
+                ),
+                Measure(
+                    f"ledger_{name}_residual", "share", 0, None, "0", _NO_PREFIX,
+                    f"What the ledger of {name} misses, relative to the sum of the sizes of all steps' changes.", _LCA,
+                ),
+            )
         ),
     )
 }  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Literal, cast, get_args, get_origin
 
 import cattrs
 import cattrs.gen
@@ -64,13 +64,15 @@ class RecordConfig:
     """Measure the model on the held-out probe images every so many steps (and at steps 0 and last); 0: never."""
     gradient_every: int = 5
     """Measure advantage and pressure on the training batch every so many steps; 0: never."""
+    ledger_every: int = 0
+    """Keep the account of which route of the gradient builds the map, every so many steps; 0: none."""
     probe_size: int = 64
     """Number of held-out images in the probe."""
     checkpoint_every: int = 50
     """Write a checkpoint to resume from every so many steps (and at the last one); 0: only at the last."""
 
     def __post_init__(self):
-        _refuse_below(0, self, "probe_every", "gradient_every", "checkpoint_every")
+        _refuse_below(0, self, "probe_every", "gradient_every", "checkpoint_every", "ledger_every")
         _refuse_below(1, self, "probe_size")
 
 
@@ -92,6 +94,8 @@ class TrainConfig:
     """Highest learning rate, reached after the warm-up, then lowered to 0 along a cosine."""
     warmup_steps: int = 10
     """Steps of linear warm-up."""
+    cut: str = ""
+    """Gradient to take away: pos:q,k (routes to pos_embed) or pairs:far (pairs of patches); nothing if empty."""
     weight_decay: float = 0.05
     """Weight decay of AdamW, on matrices only."""
     grad_clip: float = 1.0
@@ -113,11 +117,18 @@ class TrainConfig:
             raise ValueError(f"seed must be below 2^63; found {self.seed}")
 
 
+CUT = "cut-"
+"""Begins the names of arms with a part of the gradient cut."""
+
+CAUSAL = ("pos:q,k", "pos:v,mlp,residual")
+"""Without the routes through q and k: are they needed? Without all others: are they enough?"""
+
+
 @dataclass(frozen=True)
 class RunKey:
-    """Which run of a study."""
+    """Which run of a study; `arm` is one of `ARMS`, or `cut-WHAT`: natural images, a part of the gradient cut."""
 
-    arm: Arm
+    arm: str
     num_heads: int
     seed: int
 
@@ -140,6 +151,12 @@ class StudyConfig:
     """Seeds of each further head count."""
     arms: tuple[Arm, ...] = ("natural", "shuffled", "scrambled")
     """Control arms; shuffled runs once, as a demonstration."""
+    cut: tuple[str, ...] = ()
+    """Further arms, each with a part of the gradient cut: pos:q,k (routes to pos_embed), pairs:far (pairs), …"""
+    causal: bool = False
+    """Add the two cut arms that ask whether the routes through q and k are needed for the map, and enough."""
+    ledger: bool = True
+    """Keep the account of which route of the gradient builds the map, in the natural arm and in cut arms."""
     steps: int = 240
     """Training steps of each run."""
     batch_size: int = 64
@@ -169,16 +186,20 @@ class StudyConfig:
 
     def runs(self) -> dict[RunKey, TrainConfig]:
         """Every run of the study: first one seed of each arm, so that there is soon something to see."""
-        keys = [RunKey(arm, self.model.num_heads, 0) for arm in ARMS if arm in self.arms]
+        cuts = tuple(f"{CUT}{what}" for what in dict.fromkeys((*(CAUSAL if self.causal else ()), *self.cut)))
+        keys = [RunKey(arm, self.model.num_heads, 0) for arm in (*ARMS, *cuts) if arm in (*self.arms, *cuts)]
         for seed in range(1, self.seeds):
-            keys += [RunKey(arm, self.model.num_heads, seed) for arm in self.arms if arm != "shuffled"]
+            keys += [RunKey(arm, self.model.num_heads, seed) for arm in (*self.arms, *cuts) if arm != "shuffled"]
         others = [count for count in self.heads if count != self.model.num_heads]
         keys += [RunKey("natural", count, seed) for seed in range(self.head_seeds) for count in others]
         return {key: self._run(key) for key in keys}
 
     def _run(self, key: RunKey) -> TrainConfig:
-        model = replace(self.model, num_heads=key.num_heads)
-        return replace(self.train, arm=key.arm, seed=key.seed, model=model)
+        model, cut = replace(self.model, num_heads=key.num_heads), key.arm.startswith(CUT)
+        kept = self.ledger and key.arm != "scrambled" and key.num_heads == self.model.num_heads
+        record = replace(self.record, ledger_every=1) if kept and model.pos_embed == "learned" else self.record
+        config = replace(self.train, seed=key.seed, model=model, record=record)
+        return replace(config, cut=key.arm.removeprefix(CUT)) if cut else replace(config, arm=cast(Arm, key.arm))
 
 
 def _refuse_below(least: int, config: object, *names: str) -> None:

@@ -5,27 +5,25 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import platform
-import subprocess
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wherefrom.catalogue import Measurement
-from wherefrom.config import TrainConfig, to_dict
+from wherefrom.config import TrainConfig
 from wherefrom.data import Batches, load
 from wherefrom.geometry import PatchGrid
 from wherefrom.models.vit import ViT
+from wherefrom.observe.account import Account
+from wherefrom.observe.cuts import Cut, cutting_pairs, parse_cut
 from wherefrom.observe.probe import Rows, probe, test_quality
 from wherefrom.observe.training import TrainingStep, add_over_processes
+from wherefrom.recording import Record, due
 from wherefrom.store import RunDirectory
 
 PERMUTATIONS = 999
@@ -56,49 +54,54 @@ def fit(
         device = choose_device(config.device)
         model = ViT(config.model, data.image_shape, data.num_classes).to(device)
         optimizer = make_optimizer(model, config)
+        cut = parse_cut(config.cut, config.model.depth, config.model.num_heads)
         if config.batch_size % world:
             raise ValueError(f"batch_size must be a multiple of the {world} processes; found {config.batch_size}")
         share = slice(rank, None, world)
         forward = nn.parallel.DistributedDataParallel(model) if world > 1 else model
         grids = grids_of(model, batches)
+        account = make_account(model, optimizer, grids, config, cut)
         record = Record(config, model.grid, out, rank, resume)
         with record.writing() as first:
             if record.finished:
                 return record.run
-            record.restore(model, optimizer, first)
+            record.restore(first, model, optimizer, account)
             for step in range(first, config.steps):
-                record.checkpoint(step, model, optimizer)
+                record.checkpoint(step, model, optimizer, account)
                 if due(step, config.record.probe_every) and rank == 0:
                     record.add(*observe(model, batches, grids, config, device, record, step))
+                    record.add(account.rows() if account else [])
                 images, labels = (x[share].to(device) for x in batches.train(step))
                 set_learning_rate(optimizer, config, step)
                 observed = TrainingStep(model, grids) if due(step, config.record.gradient_every) else None
-                with observed or contextlib.nullcontext():
+                heard = account.listening(step) if account else contextlib.nullcontext()
+                with cutting_pairs(cut, model.grid), observed or contextlib.nullcontext(), heard:
                     loss = F.cross_entropy(forward(images), labels)
                     mean_loss = mean_over_processes(loss, world)
                     record.refuse_non_finite(mean_loss, step)
                     optimizer.zero_grad()
                     loss.backward()
+                if account:
+                    account.take()
                 norm = nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
-                optimizer.step()
+                with account.update() if account else contextlib.nullcontext():
+                    optimizer.step()
                 if observed:
                     record.add(observed.measurements() + step_rows(mean_loss, norm, optimizer))
+                    record.add(account.force_rows() if account else [])
                 record.write(step)
                 if progress:
                     progress(step + 1, mean_loss)
-            record.checkpoint(config.steps, model, optimizer)
+            record.checkpoint(config.steps, model, optimizer, account)
             if rank == 0:
                 record.add(*observe(model, batches, grids, config, device, record, config.steps))
+                record.add(account.rows() if account else [])
             record.write(config.steps)
             record.end("finished")
         return record.run
 
 
 # ---- the parts of a step
-
-
-def due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> None:
@@ -153,6 +156,17 @@ def observe(
     return rows, arrays
 
 
+def make_account(
+    model: ViT, optimizer: torch.optim.Optimizer, grids: dict[str, PatchGrid], config: TrainConfig, cut: Cut
+) -> Account | None:
+    """The account of pos_embed, where one is asked for or a route to pos_embed is cut."""
+    every = config.record.ledger_every
+    if not (every or cut.routes):
+        return None
+    name = "true" if "true" in grids else "model"
+    return Account(model, optimizer, grids[name], name, cut, every)
+
+
 def step_rows(loss: float, norm: Tensor, optimizer: torch.optim.Optimizer) -> list[Measurement]:
     values = {"loss": loss, "grad_norm": norm.item(), "learning_rate": optimizer.param_groups[0]["lr"]}
     return [Measurement(measure, value, "train") for measure, value in values.items()]
@@ -169,100 +183,6 @@ def as_pictures(images: Tensor) -> np.ndarray:
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     bright = (images - low) / (high - low).clamp(min=1e-12)
     return (bright * 255).round().byte().expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
-
-
-# ---- the record of a run, written by the first process alone
-
-
-class Record:
-    """Collects the rows of a step and writes them at once; restores and keeps checkpoints."""
-
-    def __init__(self, config: TrainConfig, grid: PatchGrid, out: str | Path, rank: int, resume: bool):
-        self.config, self.grid, self.rank, self.resume = config, grid, rank, resume
-        self.run = RunDirectory(out)
-        self.rows: list[Measurement] = []
-        self.arrays: dict = {}
-        self.finished = False
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[int]:
-        """Claim the directory; gives the step to go on from."""
-        with contextlib.ExitStack() as scope:
-            if self.rank == 0:
-                RunDirectory.create(self.run.path, to_dict(self.config), environment(), self.grid)
-                scope.enter_context(self.run.writing())
-                self._refuse_unasked_resume()
-                self.finished = self.run.is_finished()
-            try:
-                yield self._first_step()
-            except KeyboardInterrupt:
-                self.end("stopped", "interrupted")
-                raise
-
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """Load the checkpoint of `step` and forget what was recorded from there on."""
-        if step:
-            parameters, state = self.run.checkpoint(step)
-            model.load_state_dict(safetensors.torch.load(parameters))
-            optimizer.load_state_dict(torch.load(BytesIO(state), weights_only=True))
-        if self.rank == 0:
-            self.run.forget_after(step - 1)
-
-    def checkpoint(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        if self.rank or not (step == self.config.steps or (step and due(step, self.config.record.checkpoint_every))):
-            return
-        state = BytesIO()
-        torch.save(optimizer.state_dict(), state)
-        parameters = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        self.run.write_checkpoint(step, safetensors.torch.save(parameters), state.getvalue())
-
-    def add(self, rows: list[Measurement], arrays: dict | None = None) -> None:
-        self.rows += rows
-        self.arrays |= arrays or {}
-
-    def write(self, step: int) -> None:
-        if self.rank == 0 and self.rows:
-            self.run.record(step, self.rows, self.arrays)
-        self.rows, self.arrays = [], {}
-
-    def refuse_non_finite(self, loss: float | None, step: int) -> None:
-        """Raise FloatingPointError and note it, unless the loss is a finite number."""
-        if loss is None or not math.isfinite(loss):
-            reason = f"the loss of step {step} is {loss}, not a finite number"
-            self.end("failed", reason)
-            raise FloatingPointError(
-                f"{reason}; everything recorded before is kept in {self.run.path}; "
-                f"try a lower learning rate or a longer warm-up"
-            )
-
-    def end(self, how: str, reason: str = "") -> None:
-        if self.rank == 0:
-            self.run.set_status(end=how, reason=reason)
-
-    def _first_step(self) -> int:
-        first = 0 if self.rank else max(filter(self._is_recorded_until, self.run.checkpoint_steps()), default=0)
-        if dist.is_initialized():  # all processes go on from what the first one sees
-            shared = torch.tensor([first, int(self.finished)])
-            dist.broadcast(shared, 0)
-            self.finished = bool(shared[1])
-            return int(shared[0])
-        return first
-
-    def _is_recorded_until(self, step: int) -> bool:
-        """Whether the record reaches the last step due before `step`; where only a part was copied, it may not."""
-        every = (self.config.record.probe_every, self.config.record.gradient_every)
-        last_due = max(((step - 1) // n * n for n in every if n), default=-1)
-        last = self.run.last_step()
-        return last_due <= (-1 if last is None else last)
-
-    def _refuse_unasked_resume(self) -> None:
-        known = [*self.run.checkpoint_steps(), self.run.last_step()]
-        last = max((step for step in known if step is not None), default=None)
-        if last is not None and not self.resume:
-            raise ValueError(
-                f"{self.run.path} already holds this run up to step {last} of {self.config.steps}; add --resume to go "
-                f"on from there, or choose another folder"
-            )
 
 
 # ---- surroundings
@@ -310,25 +230,3 @@ def choose_device(name: str) -> torch.device:
         there = ", ".join(kind for kind, is_there in available.items() if is_there)
         raise ValueError(f"there is no device {name!r} here; available: auto, {there}")
     return torch.device(name)
-
-
-def environment() -> dict:
-    """Versions, machine and commit: what a reader needs to get the same numbers."""
-    packages = ("wherefrom", "torch", "numpy", "scipy", "scikit-image", "scikit-learn")
-    return {
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "processors": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "commit": _commit(),
-        "packages": {name: version(name) for name in packages},
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the source code that runs; None where it is not in a git checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -12,6 +12,7 @@ FLOORS = [  # a part may import the parts on lower floors, and no other on its o
     {"geometry", "attention", "statistics", "config", "catalogue"},
     {"store", "figures", "data", "models", "measures"},
     {"observe", "report", "app", "claims", "watcher"},
+    {"recording"},
     {"train"},
     {"display", "workers"},
     {"studies"},

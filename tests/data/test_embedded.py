@@ -41,12 +41,22 @@ def test_the_class_of_a_crop_is_its_photograph():
     assert data.class_names == tuple(path.stem for path in paths)
     assert Counter(data.train_labels.tolist()) == dict.fromkeys(range(15), 3)
     assert Counter(data.test_labels.tolist()) == dict.fromkeys(range(15), 34)
-    with Image.open(paths[4]) as picture:  # coffee.png, 400 × 600: covers 160 × 256 at 600 · 0.4
+    with Image.open(paths[4]) as picture:  # coffee.png, 400 × 600: 160 × 256 at a scale of 256 / 600
         assert picture.size == (600, 400)
-        small = picture.resize((round(600 * 256 / 600), round(400 * 256 / 600)), Image.Resampling.LANCZOS)
-    pixels = np.asarray(small)[5:165]
+        stripe = picture.crop((0, 12, 150, 388)).resize((64, 160), Image.Resampling.LANCZOS)
     first = data.train_images[data.train_labels == 4][0]
-    np.testing.assert_array_equal(first, pixels[:, :64].transpose(2, 0, 1))
+    assert np.abs(first.int().numpy() - np.asarray(stripe).transpose(2, 0, 1).astype(int)).mean() < 4
+
+
+def test_scaling_mixes_no_stripe_with_another(tmp_path):
+    """A picture of stripes in colours of their own keeps them to the last pixel: nothing leaks over an edge."""
+    widths = [64, 32, 64, 32, 64]
+    colours = np.repeat(np.array([10, 250, 60, 200, 110], dtype=np.uint8), [3 * width for width in widths])
+    Image.fromarray(np.broadcast_to(colours, (480, 768)).copy()).save(tmp_path / "stripes.png")
+    pixels = embedded._photograph(tmp_path / "stripes.png")
+    assert pixels.shape == (3, 160, 256)
+    expected = torch.from_numpy(np.repeat(np.array([10, 250, 60, 200, 110], dtype=np.uint8), widths))
+    assert (pixels == expected).all()
 
 
 @pytest.mark.parametrize(("name", "side", "count", "highest"), [("digits", 8, 1797, 183), ("mnist", 28, 5000, 500)])

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from wherefrom.config import ARMS
 from wherefrom.data.images import ImageData
 
 PURPOSES = ("epoch", "crop", "flip", "scramble", "scramble test", "shuffle", "probe")
@@ -33,6 +34,10 @@ class Batches:
 
     def __init__(self, data: ImageData, *, arm: str, patch_size: int, batch_size: int, seed: int):
         _, height, width = data.image_shape
+        if arm not in ARMS:
+            raise ValueError(f"unknown arm {arm!r}; known: {', '.join(ARMS)}")
+        if min(patch_size, batch_size) < 1:
+            raise ValueError(f"patch_size and batch_size must be at least 1; found {patch_size} and {batch_size}")
         if height % patch_size or width % patch_size:
             raise ValueError(
                 f"patch_size must divide height and width of the images; {data.name} has {height} × {width} pixels and "
@@ -62,14 +67,13 @@ class Batches:
         if self.data.flip:
             mirrored = torch.rand(len(images), generator=self._generator("flip", step)) < 0.5
             images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-        return self._arranged(normalised(images), "scramble", step), self.data.train_labels[chosen]
+        orders = self._orders("scramble", step, len(images))
+        return self._arranged(normalised(images), orders), self.data.train_labels[chosen]
 
     def test(self) -> Iterator[tuple[Float[Tensor, "batch channel y x"], Int[Tensor, " batch"]]]:
         """All held-out images, in order; the scrambled arm permutes each in a way of its own, always the same."""
-        for start in range(0, len(self.data.test_images), TEST_BATCH):
-            part = slice(start, start + TEST_BATCH)
-            images = normalised(self.data.test_images[part])
-            yield self._arranged(images, "scramble test", start), self.data.test_labels[part]
+        for part in torch.arange(len(self.data.test_images)).split(TEST_BATCH):
+            yield self._held_out(part)
 
     def probe(self, size: int) -> tuple[Float[Tensor, "batch channel y x"], Int[Tensor, " batch"]]:
         """Held-out images, the same for all seeds, classes in turn; all of them where there are fewer than `size`."""
@@ -80,16 +84,22 @@ class Batches:
         for label in labels.unique():  # first of each class, second of each class, …
             turn[labels == label] = torch.arange(int((labels == label).sum()))
         chosen = order[turn.argsort(stable=True)][:size]
-        images = normalised(self.data.test_images[chosen])
-        return self._arranged(images, "scramble test", -1), self.data.test_labels[chosen]
+        return self._held_out(chosen)
 
-    def _arranged(self, images: Tensor, purpose: str, step: int) -> Tensor:
-        if self.arm == "shuffled":
-            return permute_patches(images, torch.from_numpy(self.patch_order), self.patch_size)
-        if self.arm == "scrambled":
-            numbers = torch.rand(len(images), self.num_patches, generator=self._generator(purpose, step))
-            return permute_patches(images, numbers.argsort(1), self.patch_size)
-        return images
+    def _held_out(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        orders = self._orders("scramble test", 0, len(self.data.test_images))
+        images = normalised(self.data.test_images[chosen])
+        return self._arranged(images, None if orders is None else orders[chosen]), self.data.test_labels[chosen]
+
+    def _orders(self, purpose: str, step: int, count: int) -> Tensor | None:
+        """Scrambled arm: a permutation of the patches for each of `count` images, `image patch`."""
+        if self.arm != "scrambled":
+            return None
+        return torch.rand(count, self.num_patches, generator=self._generator(purpose, step)).argsort(1)
+
+    def _arranged(self, images: Tensor, orders: Tensor | None) -> Tensor:
+        order = torch.from_numpy(self.patch_order) if self.patch_order is not None else orders
+        return images if order is None else permute_patches(images, order, self.patch_size)
 
     def _epoch_order(self, epoch: int) -> Tensor:
         return torch.randperm(self.epoch_size, generator=self._generator("epoch", epoch))

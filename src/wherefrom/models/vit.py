@@ -42,7 +42,7 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.w_q = nn.Linear(width, width)
-        self.w_k = nn.Linear(width, width)
+        self.w_k = nn.Linear(width, width, bias=False)  # it would add the same to all of a row: softmax cannot see it
         self.w_v = nn.Linear(width, width)
         self.w_o = nn.Linear(width, width)
 
@@ -142,4 +142,5 @@ def initialise(module: nn.Module) -> None:
     """Linear maps: Xavier-uniform matrices, biases 0."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

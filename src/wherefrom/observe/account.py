@@ -2,89 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from wherefrom.catalogue import Measurement
 from wherefrom.geometry import PatchGrid
-from wherefrom.observe.cuts import Cut
+from wherefrom.observe.cuts import NOTHING, Cut
 from wherefrom.observe.ledger import Ledger, RouteMomentum, forces, structures
 from wherefrom.observe.routes import RouteGradients, RouteTap
+from wherefrom.observe.training import add_over_processes, num_processes
 
 
 class Account:
     """Follows pos_embed through training.
 
         account = Account(model, optimizer, grid)
-        with account.listening():            # forward and backward of one update
-            loss.backward()
-        account.take()                       # the routes; cut routes leave the gradient
-        …                                    # clipping
-        account.before_update(); optimizer.step(); account.after_update()
+        for step, batch in enumerate(batches):
+            with account.listening(step):   # the forward and backward pass of one update
+                loss.backward()
+            account.take()                  # the routes; those that are cut leave the gradient
+            …                               # clipping
+            with account.update():
+                optimizer.step()
 
     Args:
         model: a pre-norm Vision Transformer with a learned position embedding.
         optimizer: SGD, Adam or AdamW over its parameters.
         grid: where the patches truly are.
+        name: of the grid in the record.
         cut: routes to take from the gradient on pos_embed.
-        every: only every so many updates are observed, and each stands for so many.
+        every: only every so many updates are entered, and each stands for so many; 0: none is, there is only the cut.
+
+    Raises:
+        ValueError: for a model without a learned position embedding, or an optimiser whose update is not known.
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, grid: PatchGrid, cut: Cut = Cut(), every: int = 1
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        grid: PatchGrid,
+        name: str = "model",
+        cut: Cut = NOTHING,
+        every: int = 1,
     ):
-        self.model, self.grid, self.cut, self.every = model, grid, cut, every
-        self.backbone = RouteTap(model).backbone
-        parameter = self.backbone.pos_parameter
-        assert parameter is not None
-        self.parameter = parameter
-        self.momentum = RouteMomentum(optimizer, parameter, self.backbone.patch_rows)
+        self.model, self.grid, self.name, self.cut, self.every = model, grid, name, cut, every
+        tap = RouteTap(model)
+        assert tap.parameter is not None
+        self.backbone, self.parameter = tap.backbone, tap.parameter
+        self.momentum = RouteMomentum(optimizer, self.parameter, self.backbone.patch_rows)
         self.structures = structures(grid)
         self.ledger = Ledger(self.structures, self.position, every)
+        self.tap: RouteTap | None = None
         self.found: RouteGradients | None = None
-        self.closure = 0.0
 
     @property
     def position(self) -> Tensor:
         """pos_embed now, `patch width`, float64."""
         return self.backbone.patch_rows(self.parameter.detach()).double().clone()
 
-    def listening(self) -> RouteTap:
+    @contextlib.contextmanager
+    def listening(self, step: int) -> Iterator[None]:
         """The scope of one forward and backward pass."""
-        self.tap = RouteTap(self.model)
-        return self.tap
+        self.entered = self.every > 0 and step % self.every == 0
+        self.tap = RouteTap(self.model) if self.entered or self.cut.routes else None
+        with self.tap or contextlib.nullcontext():
+            yield
 
     def take(self) -> None:
         """Split the gradient that has arrived; take what is cut out of it."""
-        found = self.tap.gradients()
+        if self.tap is None:
+            return
+        found = _mean_over_processes(self.tap.gradients())
         self.closure = found.closure
         self.found = self.cut.kept(found)
         if self.cut.routes:
+            assert self.parameter.grad is not None
             rows = self.backbone.patch_rows(self.parameter.grad)
-            rows.copy_(rows - (found.total - self.found.total))
+            rows.sub_(found.total - self.found.total)
 
-    def before_update(self) -> None:
-        """Enter the gradients of the update; call when they are final."""
-        assert self.found is not None, "call take() after the backward pass"
-        self.momentum.before(self.found)
+    @contextlib.contextmanager
+    def update(self) -> Iterator[None]:
+        """The scope of one update; gradients are final before it."""
+        if self.entered and self.found is not None:
+            self.momentum.before(self.found)
+        yield
+        if self.entered:
+            routes, shares, update = self.momentum.after()
+            self.ledger.add(routes, shares, self.momentum.start, update)
 
-    def after_update(self) -> None:
-        """Enter the update as it was made."""
-        routes, shares, update = self.momentum.after()
-        self.ledger.add(routes, shares, self.momentum.start, update)
+    def rows(self) -> Iterator[Measurement]:
+        """The account so far."""
+        if self.every:
+            self.ledger.look(self.position)
+            yield from (replace(row, grid=self.name) for row in self.ledger.measurements())
 
-    def measurements(self) -> list[Measurement]:
-        """Closure and forces of the batch just seen, and the account so far."""
-        rows = [Measurement("route_closure", self.closure, "train")]
-        if self.found is not None:
-            for name, structure in self.structures.items():
-                values = forces(structure, self.momentum.start, self.found).tolist()
-                for route, value in zip(self.found.routes, values, strict=True):
-                    place = {"layer": route.layer, "head": route.head, "route": route.kind}
-                    rows.append(Measurement(f"force_{name}", value, "train", **place))
-        return [*rows, *self.ledger.measurements()]
+    def force_rows(self) -> Iterator[Measurement]:
+        """Closure and forces of the batch just seen, where it was entered."""
+        if self.found is None or not self.entered:
+            return
+        yield Measurement("route_closure", self.closure, "train")
+        for name, structure in self.structures.items():
+            values = forces(structure, self.momentum.start, self.found).tolist()
+            for route, value in zip(self.found.routes, values, strict=True):
+                place = {"layer": route.layer, "head": route.head, "route": route.kind, "grid": self.name}
+                yield Measurement(f"force_{name}", value, "train", **place)
 
     def state_dict(self) -> dict:
         """Everything that must survive for a resumed run to keep the same account."""
@@ -93,3 +119,12 @@ class Account:
     def load_state_dict(self, state: Mapping) -> None:
         self.momentum.load_state_dict(state["momentum"])
         self.ledger.load_state_dict(state["ledger"])
+
+
+def _mean_over_processes(found: RouteGradients) -> RouteGradients:
+    """The mean gradient of all processes' images, as the optimiser sees it."""
+    if num_processes() == 1:
+        return found
+    gradients, total = found.gradients.clone(), found.total.clone()
+    add_over_processes([gradients, total])
+    return RouteGradients(found.routes, gradients / num_processes(), total / num_processes())

@@ -1,8 +1,8 @@
-"""Take a part of the gradient away and leave everything else as it is: what a ledger says happened, a cut says was needed.
+"""Take a part of the gradient away and leave all else as it is: a ledger says what happened, a cut what was needed.
 
-    pos:q,k          the routes through q and k are taken from the gradient on pos_embed
-    pos:mlp.0,v.1.3  the MLP of layer 0, and head 3 of v in layer 1
-    pairs:edge,far   the pairs of these relations are taken from ∂ℓ/∂S, so that neither q nor k hears of them
+pos:q,k          the routes through q and k are taken from the gradient on pos_embed
+pos:mlp.0,v.1.3  the MLP of layer 0, and head 3 of v in layer 1
+pairs:edge,far   the pairs of these relations are taken from ∂ℓ/∂S, so that neither q nor k hears of them
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ class Cut:
         return RouteGradients(found.routes, keep[:, None, None] * found.gradients, found.total - taken)
 
 
+NOTHING = Cut()
+"""Leaves the gradient as it is."""
+
+
 def parse_cut(text: str, depth: int | None = None, num_heads: int | None = None) -> Cut:
     """The cut that `text` names; an empty one cuts nothing.
 
@@ -57,7 +61,7 @@ def parse_cut(text: str, depth: int | None = None, num_heads: int | None = None)
     (Route(kind='q', layer=None, head=None), Route(kind='v', layer=0, head=2))
     """
     if not text:
-        return Cut()
+        return NOTHING
     what, _, items = text.partition(":")
     names = items.split(",")
     if what == "pairs" and set(names) <= {*RELATIONS, *UNIONS}:
@@ -88,8 +92,8 @@ def cutting_pairs(cut: Cut, grid: PatchGrid) -> Iterator[None]:
         return
     real, keep = F.scaled_dot_product_attention, pairs_kept(cut, grid)
 
-    def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None):
-        if attn_mask is not None or dropout_p or is_causal:
+    def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+        if attn_mask is not None or dropout_p or is_causal or enable_gqa:
             raise ValueError("pairs can be cut only from plain attention, without mask and dropout")
         factor = query.shape[-1] ** -0.5 if scale is None else scale
         return CutAttention.apply(query, key, value, keep.to(query.device), factor, real)

@@ -2,9 +2,9 @@
 
     M(end) − M(start) = Σ_steps Σ_routes contribution + weight decay + carried + what the account misses
 
-M is a function of pos_embed alone. Given the preconditioner, the optimiser's update is linear in its momentum, and momentum
-is a running average of gradients, so each route keeps a momentum of its own and has its share Δ_route of each update Δ. Its
-contribution is ∫₀¹ ⟨∇M(pos + τΔ), Δ_route⟩ dτ along the straight segment of the update, by Gauss–Legendre quadrature.
+M is a function of pos_embed alone. Given the preconditioner, the optimiser's update is linear in its momentum, and
+momentum is a running average of gradients, so each route keeps a momentum of its own and has its share Δ_route of each
+update Δ. Its contribution is ∫₀¹ ⟨∇M(pos + τΔ), Δ_route⟩ dτ along the straight segment of the update, by quadrature.
 (The idea is Loss Change Allocation, Lan et al. 2019, applied to structure instead of loss.)
 """
 
@@ -46,9 +46,7 @@ def gradient_of(structure: Structure, pos: Float[Tensor, "patch width"]) -> Floa
     return gradient
 
 
-def forces(
-    structure: Structure, pos: Float[Tensor, "patch width"], found: RouteGradients
-) -> Float[Tensor, " route"]:
+def forces(structure: Structure, pos: Float[Tensor, "patch width"], found: RouteGradients) -> Float[Tensor, " route"]:
     """−⟨∇_pos M, g_route⟩: how fast descent along this route's gradient alone would raise M, per unit learning rate."""
     return -torch.einsum("pw,rpw->r", gradient_of(structure, pos.double()), found.gradients.double())
 
@@ -72,12 +70,17 @@ class RouteMomentum:
         if self.kind not in ("SGD", "Adam", "AdamW"):
             raise ValueError(f"the ledger knows the updates of SGD, Adam and AdamW; found {self.kind}")
         self.optimizer, self.parameter, self.rows = optimizer, parameter, rows
-        self.group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
         if self.group.get("amsgrad") or self.group.get("nesterov") or self.group.get("maximize"):
             raise ValueError(f"the ledger does not know {self.kind} with amsgrad, nesterov or maximize")
         self.momentum: dict[Route, Tensor] = {}
         if (carried := self._realised_momentum()) is not None:
             self.momentum[CARRIED] = carried
+
+    @property
+    def group(self) -> dict:
+        """The settings of the group that holds the parameter; loading a checkpoint replaces them."""
+        groups = self.optimizer.param_groups
+        return next(group for group in groups if any(p is self.parameter for p in group["params"]))
 
     def state_dict(self) -> dict:
         """Momenta by route, ready to be saved."""
@@ -89,6 +92,7 @@ class RouteMomentum:
     @torch.no_grad()
     def before(self, found: RouteGradients) -> None:
         """Take in the gradients of the update that is about to be made."""
+        assert self.parameter.grad is not None
         gradient = self.rows(self.parameter.grad).double()
         total = found.gradients.double().sum(0)
         scale = (gradient * total).sum() / total.square().sum().clamp(min=1e-300)  # clipping scales all routes alike
@@ -186,6 +190,10 @@ class Ledger:
             self.travelled[name] += abs(now - self.last[name])
             self.last[name] = now
 
+    def look(self, pos: Float[Tensor, "patch width"]) -> None:
+        """Take note of pos_embed as it is now, after updates that were not entered."""
+        self.last = {name: float(structure(pos)) for name, structure in self.structures.items()}
+
     def residual(self, name: str) -> float:
         """|M(now) − M(start) − Σ contributions| / Σ_steps |ΔM_step|; 0 before the first update."""
         missed = self.last[name] - self.start[name] - sum(self.contributions[name].values())
@@ -195,7 +203,7 @@ class Ledger:
         """The account so far: a row a route, the whole change, and what the account misses."""
         for name in self.structures:
             for route, value in sorted(self.contributions[name].items(), key=str):
-                yield Measurement(f"ledger_{name}", value, layer=route.layer, head=route.head, route=route.kind)
+                yield Measurement(f"ledger_{name}", value, None, route.layer, route.head, route.kind)
             yield Measurement(f"ledger_{name}_change", self.last[name] - self.start[name])
             yield Measurement(f"ledger_{name}_residual", self.residual(name))
         yield Measurement("ledger_residual", max(map(self.residual, self.structures)))

@@ -92,6 +92,7 @@ class RouteTap:
             handle.remove()
         self._handles.clear()
 
+    @torch.no_grad()
     def gradients(self) -> RouteGradients:
         """The split of the gradient that reached pos_embed.
 
@@ -132,11 +133,11 @@ class RouteTap:
     def _keep(self, key: tuple[str, int | None], grad: Tensor) -> None:
         if key in self.seen:
             raise RuntimeError("routes split one backward pass; use a new RouteTap for each batch")
-        self.seen[key] = grad.detach()
+        # a parameter's own gradient is changed in place later, by clipping or by the sum over processes
+        self.seen[key] = grad.detach().clone() if key[0] == "total" else grad.detach()
 
     # ---- one layer
 
-    @torch.no_grad()
     def _layer_parts(self, number: int, layer: Layer) -> Iterator[tuple[Route, Float[Tensor, "patch width"]]]:
         prefix = self.backbone.grid.num_prefix_tokens
         normed = Normed(layer.norm1, self.inputs["norm1", number][:, prefix:])

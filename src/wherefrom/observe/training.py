@@ -66,6 +66,11 @@ class TrainingStep:
             self.layers[layer] = sums
 
 
+def num_processes() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 def add_over_processes(tensors: list[torch.Tensor]) -> None:
     """Replace each tensor by its sum over processes; nothing to do in one process."""
     if dist.is_available() and dist.is_initialized():
