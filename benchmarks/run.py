@@ -25,7 +25,9 @@ import torch.nn.functional as F
 import wherefrom as wf
 from wherefrom.measures.sums import layer_sums
 from wherefrom.models.vit import ViT
+from wherefrom.observe.account import Account
 from wherefrom.observe.capture import stream
+from wherefrom.observe.routes import RouteTap
 from wherefrom.observe.training import TrainingStep
 
 SMALL = wf.ModelConfig(width=384, depth=12, num_heads=6, patch_size=16, mlp_ratio=4.0, pool="class")
@@ -139,6 +141,42 @@ def watched_training(repeats: int) -> dict:
     return in_turn(lambda: train(True), lambda: train(False), max(3, repeats // 2), 1.05)
 
 
+def routes(repeats: int) -> dict:
+    """A forward and backward pass of the default model split into routes, against a plain one."""
+    model, step, *_ = small_step(32, 64, wf.ModelConfig())
+    return in_turn(lambda: step(lambda: RouteTap(model)).gradients(), step, 5 * repeats, 1.3)
+
+
+def routes_small(repeats: int) -> dict:
+    """The same in a ViT-S, 12 layers deep."""
+    model, step, *_ = small_step()
+    return in_turn(lambda: step(lambda: RouteTap(model)).gradients(), step, repeats, 1.3)
+
+
+def ledger(repeats: int) -> dict:
+    """A step of training of the default model, each entered in the account, against a plain one."""
+    torch.manual_seed(0)
+    images, labels = torch.randn(64, 3, 32, 32), torch.arange(64) % 15
+
+    def trained(keep: bool) -> Callable:
+        model = ViT(wf.ModelConfig(), (3, 32, 32), 15)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, foreach=True)
+        account = Account(model, optimizer, model.grid) if keep else None
+
+        def step():
+            with account.listening(0) if account else contextlib.nullcontext():
+                optimizer.zero_grad()
+                F.cross_entropy(model(images), labels).backward()
+            if account:
+                account.take()
+            with account.update() if account else contextlib.nullcontext():
+                optimizer.step()
+
+        return step
+
+    return in_turn(trained(True), trained(False), 5 * repeats, 1.3)
+
+
 def import_time(repeats: int) -> dict:
     """Seconds that `import wherefrom` adds to `import torch`."""
 
@@ -199,8 +237,8 @@ MEMORY |= {"start_large": lambda: _memory_large("start"), "large": lambda: _memo
 BENCHMARKS = {
     act.__name__: act
     for act in (
-        observed_step, observed_step_against_eager, full_probe, watched_training, import_time, peak_memory,
-        peak_memory_1370_tokens,
+        observed_step, observed_step_against_eager, full_probe, watched_training, routes, routes_small, ledger,
+        import_time, peak_memory, peak_memory_1370_tokens,
     )
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from wherefrom.catalogue import Measurement
-from wherefrom.config import ModelConfig, RecordConfig, RunKey, TrainConfig
+from wherefrom.config import CUT, ModelConfig, RecordConfig, RunKey, TrainConfig
 from wherefrom.geometry import PatchGrid
 from wherefrom.store import RunDirectory, StudyDirectory
 
@@ -34,17 +34,20 @@ class Recipe:
     pos_embed: str = "learned"
     pool: str = "mean"
     data: str = "photos"
+    cuts: tuple[str, ...] = ()
+    ledger: bool = False
 
     def config(self, key: RunKey) -> TrainConfig:
         model = ModelConfig(
             width=48, depth=self.depth, num_heads=key.num_heads, pos_embed=self.pos_embed, pool=self.pool
         )
         record = RecordConfig(probe_every=self.probe_every, gradient_every=self.gradient_every)
-        return TrainConfig(data=self.data, arm=key.arm, seed=key.seed, steps=self.steps, model=model, record=record)
+        of_arm = {"cut": key.arm.removeprefix(CUT)} if key.arm.startswith(CUT) else {"arm": key.arm}
+        return TrainConfig(data=self.data, seed=key.seed, steps=self.steps, model=model, record=record, **of_arm)
 
     def run_keys(self) -> list[RunKey]:
         keys = []
-        for arm in self.arms:
+        for arm in (*self.arms, *(f"{CUT}{what}" for what in self.cuts)):
             seeds = 1 if arm == "shuffled" else self.seeds
             keys += [RunKey(arm, self.num_heads, seed) for seed in range(seeds)]
         for heads in self.sweep:
@@ -112,6 +115,7 @@ class _Maker:
         if step in self.probe_steps():
             rows += self.probe_rows(step) + self.score_rows(step)
             rows += self.position_rows(step) if self.recipe.pos_embed != "none" else []
+            rows += self.ledger_rows(step) if self.recipe.ledger and self.learns_space else []
         return rows
 
     def grids(self) -> tuple[str, ...]:
@@ -194,7 +198,24 @@ class _Maker:
             if step in (0, self.recipe.steps):
                 values |= {"similarity_falloff_null_low": -0.08, "similarity_falloff_null_high": 0.09}
                 values |= {"similarity_falloff_p": 0.0005 if falloff > 0.09 else 0.5}
+            if name == "true":
+                values |= {"edge_recovery": self.noisy(0.2), "edge_recovery_chance": 0.2}
+                values |= {"edge_recovery_path": 1.0} if step else {"edge_recovery_pixels": 1.0}
             rows += [Measurement(measure, value, grid=name) for measure, value in values.items()]
+        return rows
+
+    def ledger_rows(self, step: int) -> list[Measurement]:
+        """Values build 60 % of the change, queries and keys 25 % each, and the MLPs take 10 % away."""
+        grid, rows = self.grids()[-1], [Measurement("ledger_residual", 1e-7, grid=self.grids()[-1])]
+        for name, change in {"similarity_falloff": 0.5, "near_minus_far": 0.4, "coordinate_r2": 0.8}.items():
+            change *= self.progress(step)
+            rows.append(Measurement(f"ledger_{name}_change", change, grid=grid))
+            rows.append(Measurement(f"ledger_{name}_residual", 1e-7, grid=grid))
+            for kind, share in {"q": 0.25, "k": 0.25, "v": 0.6, "mlp": -0.1}.items() if step else ():
+                places = [(layer, None) for layer, _ in self.heads()[:: self.key.num_heads]] if kind == "mlp" else None
+                for layer, head in places or self.heads():
+                    value = share * change / len(places or self.heads())
+                    rows.append(Measurement(f"ledger_{name}", value, None, layer, head, kind, grid=grid))
         return rows
 
     # ---- arrays
@@ -224,6 +245,9 @@ class _Maker:
         if self.recipe.pos_embed != "none":
             arrays |= {"pos_embed": self.pos_embed(step), "pos_similarity": self.similarity(step)}
             arrays |= {"pos_layout": self.layout(step)}
+        if self.key.arm == "shuffled" and self.recipe.pos_embed != "none":
+            arrays |= {"pos_arrangement": self.random.permutation(self.order)}
+            arrays |= {"pos_arrangement_path": self.order} if step else {}
         if step == 0:
             arrays |= {"example_images": self.example_images()}
         if step == 0 and self.key.arm == "shuffled":

@@ -49,7 +49,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> StudyDirectory:
-    return write_study(tmp_path_factory.mktemp("report") / "study")
+    return write_study(tmp_path_factory.mktemp("report") / "study", variant(cuts=("pos:q,k",), ledger=True))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_ids_are_unique_and_links_lead_somewhere(page):
 
 def test_every_figure_says_what_it_shows_and_tables_have_headers(page):
     figures = [attrs for tag, attrs in page.tags if tag == "svg"]
-    assert len(figures) == 10
+    assert len(figures) == 15
     assert all(attrs.get("role") == "img" and len(attrs.get("aria-label", "")) > 20 for attrs in figures)
     assert next(tag for tag, _ in page.tags if re.fullmatch(r"h\d", tag)) == "h1"
     assert sum(tag == "table" for tag, _ in page.tags) <= sum(attrs.get("scope") == "row" for _, attrs in page.tags)
@@ -165,7 +165,7 @@ def test_a_run_that_failed_or_never_started_is_listed_with_its_reason(study, tmp
     page = Page(write_report(copy.path).read_text(encoding="utf-8"))
     assert "stopped at step 40: the loss was not finite" in page.text
     assert "not started" in page.text
-    assert "9 of 11 runs finished" in " ".join(page.text.split())
+    assert "11 of 13 runs finished" in " ".join(page.text.split())
 
 
 def test_a_study_of_which_nothing_has_finished_has_a_page(tmp_path):

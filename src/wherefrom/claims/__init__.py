@@ -6,17 +6,18 @@ them, `sentences` says it in plain English.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import inf, isfinite
 
 import numpy as np
 import pandas as pd
 
-from wherefrom.claims.details import as_dict, details
-from wherefrom.claims.primary import CONTROL, case
+from wherefrom.claims.details import details
+from wherefrom.claims.primary import CONTROL, Case, case
 from wherefrom.claims.readings import Readings
 from wherefrom.claims.rule import LIMIT, Comparison, Decision, Outcome, decide
 from wherefrom.claims.sentences import CLAIMS, WORDING, sentence
+from wherefrom.claims.summary import as_dict
 
 __all__ = ["CLAIMS", "Verdict", "judge"]
 
@@ -57,8 +58,19 @@ def judge(table: pd.DataFrame, *, num_heads: int, num_tokens: int | None = None)
         One verdict a claim, in the order of `CLAIMS`.
     """
     readings = Readings(table, num_heads)
-    decisions = decide([case(claim, readings) for claim in CLAIMS])
+    decisions = _decided([case(claim, readings) for claim in CLAIMS])
     return [_verdict(decision, readings, num_tokens) for decision in decisions]
+
+
+def _decided(cases: list[Case]) -> list[Decision]:
+    """Which route built the map is asked only where there is one: C3b needs C3a supported, with C3b counted."""
+    decisions = decide(cases)
+    outcome = next(decision.verdict for decision in decisions if decision.case.claim == "C3a")
+    if outcome == "supported":
+        return decisions
+    reason = f"what built the map is asked only where one is sure to have formed, and C3a, which says so, is {outcome}"
+    closed = [case.claim == "C3b" and case.reason is None for case in cases]
+    return decide([replace(case, reason=reason) if shut else case for case, shut in zip(cases, closed, strict=True)])
 
 
 def _verdict(decision: Decision, readings: Readings, num_tokens: int | None) -> Verdict:

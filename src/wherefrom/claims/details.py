@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import isnan
-
 import numpy as np
 import pandas as pd
 
@@ -17,8 +15,10 @@ from wherefrom.claims.primary import (
     slopes,
 )
 from wherefrom.claims.readings import Readings, at_end, at_start, by_seed, by_seed_and, layer_means
-from wherefrom.claims.rule import ALPHA, compare
-from wherefrom.statistics import TTest, paired_t
+from wherefrom.claims.routes import cut_effects, route_shares
+from wherefrom.claims.rule import ALPHA
+from wherefrom.claims.summary import as_dict, summary
+from wherefrom.statistics import paired_t
 
 ONSET = 0.1
 """Share of the final falloff that marks the onset of the map."""
@@ -30,12 +30,16 @@ def details(claim: str, readings: Readings, num_tokens: int | None = None) -> di
         case "C0":
             return _angle(readings)
         case "C1":
-            return _gradient(readings, ("edge", "between"), num_tokens) | _alignment(readings, "edge", "between")
+            found = _gradient(readings, ("edge", "between"), num_tokens) | _alignment(readings, "edge", "between")
+            return found | {"cuts": cut_effects(readings, "edge")}
         case "C2":
             found = _gradient(readings, ("between", "far"), num_tokens) | _alignment(readings, "between", "far")
-            return found | {"qk_alignment_slope": _both(readings, alignment_slope)}
+            slope = {"qk_alignment_slope": _both(readings, alignment_slope)}
+            return found | slope | {"cuts": cut_effects(readings, "far")}
         case "C3a":
             return _map(readings)
+        case "C3b":
+            return route_shares(readings) | {"cuts": cut_effects(readings)}
         case "C4":
             return {
                 name: _both(readings, lambda table, arm, name=name: layer_growth(table, arm, name).mean(axis=1))
@@ -44,21 +48,6 @@ def details(claim: str, readings: Readings, num_tokens: int | None = None) -> di
         case "C5":
             return _heads(readings)
     return {}
-
-
-def as_dict(test: TTest) -> dict:
-    """A test as the four numbers that are shown."""
-    interval = None if isnan(test.low) else [test.low, test.high]
-    return {"statistic": test.mean, "interval": interval, "n": test.n, "p": test.p}
-
-
-def summary(values: pd.Series, control: pd.Series | None = None) -> dict:
-    """Mean over seeds with its interval, and beside it the contrast to the control arm, paired by seed."""
-    comparison = compare(values, control)
-    found = as_dict(comparison.main)
-    if control is not None and comparison.contrast is not None:
-        found["control"] = {"name": CONTROL, "mean": float(control.mean()), **as_dict(comparison.contrast)}
-    return found
 
 
 def onset_steps(readings: Readings) -> pd.Series:

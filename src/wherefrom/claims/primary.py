@@ -58,6 +58,27 @@ def falloff_growth(readings: Readings, arm: str) -> pd.Series:
     return _recorded(by_seed(at_end(rows)) - by_seed(at_start(rows)), "similarity_falloff at start and end")
 
 
+def through_queries_and_keys(readings: Readings, arm: str) -> pd.Series:
+    """C3b: (q + k in the ledger of `similarity_falloff` at the last step) / change − 0.5, by seed."""
+    return ledger_shares(readings, arm, "similarity_falloff", "route").reindex(columns=["q", "k"]).sum(axis=1) - 0.5
+
+
+def ledger_shares(readings: Readings, arm: str, structure: str, *columns: str) -> pd.DataFrame:
+    """Contributions to one structure at the last step, over its whole change: `seed × columns`, signed.
+
+    A seed whose structure has not grown has no map that could be shared out; it is left out.
+    """
+    rows = at_end(readings.rows(f"ledger_{structure}", arm))
+    if rows.empty:
+        raise NotJudgeable("the runs kept no ledger that credits each route of the gradient with its part in the map")
+    change = by_seed(at_end(readings.rows(f"ledger_{structure}_change", arm)))
+    grown = change[change > 0]
+    if grown.empty:
+        raise NotJudgeable("position embeddings became no more of a map in any seed, so there is nothing to share out")
+    parts = rows.groupby(["seed", *columns], observed=True)["value"].sum().unstack(list(columns)).fillna(0.0)
+    return parts.loc[parts.index.intersection(grown.index)].div(grown, axis=0).dropna()
+
+
 def divergence_growth(readings: Readings, arm: str) -> pd.DataFrame:
     """C4: final − initial `head_divergence_attn`, `seed × layer`."""
     if readings.num_heads < 2:
@@ -75,12 +96,12 @@ def accuracy_slope(readings: Readings, arm: str) -> pd.Series:
     return slopes(counts.dropna(), np.log2(counts.columns.to_numpy(dtype=float)))
 
 
-PRIMARY: dict[str, tuple[Callable[[Readings, str], pd.DataFrame | pd.Series] | None, bool]] = {
+PRIMARY: dict[str, tuple[Callable[[Readings, str], pd.DataFrame | pd.Series], bool]] = {
     "C0": (angle, False),
     "C1": (pull, True),
     "C2": (push, True),
     "C3a": (falloff_growth, True),
-    "C3b": (None, False),
+    "C3b": (through_queries_and_keys, False),
     "C4": (divergence_growth, True),
     "C5": (accuracy_slope, False),
 }
@@ -90,9 +111,6 @@ PRIMARY: dict[str, tuple[Callable[[Readings, str], pd.DataFrame | pd.Series] | N
 def case(claim: str, readings: Readings) -> Case:
     """What `claim` is judged on, or why it cannot be."""
     statistic, controlled = PRIMARY[claim]
-    if statistic is None:
-        reason = "until there is a ledger that credits each route with its part in building the map, nobody can say"
-        return Case(claim, reason=reason)
     try:
         if not readings.has_runs("natural"):
             raise NotJudgeable(f"there is no finished run of the natural arm with {readings.num_heads} heads")

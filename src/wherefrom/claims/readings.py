@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from wherefrom.config import CUT
+
 ANY = object()
 """As a head count: every one."""
 
@@ -42,6 +44,11 @@ class Readings:
         """Whether there is a finished run of this arm with the arms' head count."""
         return (arm, self.num_heads) in self._arms
 
+    def cuts(self) -> list[str]:
+        """What is cut in the arms that have a part of the gradient cut, with the arms' head count, as `pos:q,k`."""
+        arms = sorted(arm for arm, num_heads in self._arms if num_heads == self.num_heads)
+        return [arm.removeprefix(CUT) for arm in arms if arm.startswith(CUT)]
+
     def last_steps(self, runs: pd.Series) -> pd.Series:
         """Number of updates done by the end of each run in `runs`."""
         return runs.map(self._last_steps)
@@ -74,7 +81,7 @@ def layer_means(heads: pd.DataFrame) -> pd.DataFrame:
     return heads.T.groupby(level="layer").mean().T
 
 
-_TEXT = ("arm", "measure", "split", "relation", "grid")
+_TEXT = ("arm", "measure", "split", "route", "relation", "grid")
 _WHOLE = ("num_heads", "seed", "step")
 _COLUMNS = ("run", *_TEXT, *_WHOLE, "layer", "head", "value", "distance")
 

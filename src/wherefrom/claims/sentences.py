@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import inf, isnan
 
 from wherefrom.claims.rule import Comparison, Decision
+from wherefrom.config import CAUSAL
 from wherefrom.statistics import TTest
 
 CLAIMS: dict[str, str] = {
@@ -72,6 +73,14 @@ WORDING: dict[str, Wording] = {
         "change of the correlation between likeness and nearness",
         "correlation",
         write=lambda value: f"{value:+.2f}",
+    ),
+    "C3b": Wording(
+        "more than half of the map was built by gradient that came through queries and keys",
+        "less than half of the map was built by gradient that came through queries and keys",
+        "share that came through queries and keys",
+        "share - 0.5",
+        " %",
+        lambda value: f"{100 * (value + 0.5):.1f}",
     ),
     "C4": Wording(
         "the heads of one layer came to look at more different places",
@@ -183,11 +192,39 @@ def _beside(decision: Decision, details: dict) -> str:
             return "" if isnan(start) else f"before training {100 * start:.1f} %"
         case "C3a":
             return f"correlation at the end {details['similarity_falloff']['end']['statistic']:.2f}"
+        case "C3b":
+            return _routes(details)
         case "C4":
             return _pressure(details["head_divergence_pressure"])
         case "C5":
             return _best(details)
     return ""
+
+
+CUTS = {
+    CAUSAL[0]: "without the gradient through queries and keys",
+    CAUSAL[1]: "with the gradient through queries and keys alone",
+}
+"""The cuts that ask whether queries and keys are needed, and whether they are enough."""
+
+KEPT, LOST = 0.8, 0.2
+"""Shares of the natural growth of the falloff from which on a map counts as kept, and up to which as lost."""
+
+
+def _routes(details: dict) -> str:
+    """What values carried, and what became of the map without queries and keys, and with them alone."""
+    found = details["shares"]
+    parts = [f"values carried {100 * found['v']['statistic']:.0f} %"] if "v" in found else []
+    cuts = details["cuts"] or {}
+    return "; ".join([*parts, *(_cut(words, cuts[what]) for what, words in CUTS.items() if what in cuts)])
+
+
+def _cut(words: str, found: dict) -> str:
+    kept, falloff = found["kept"], found["falloff"]
+    if kept is None or "against" not in falloff:
+        return f"{words} nothing can be said"
+    formed = "a map formed all the same" if kept >= KEPT else "a weaker map formed" if kept > LOST else "hardly any map"
+    return f"{words} {formed}, falloff {falloff['statistic']:.2f} instead of {falloff['against']['mean']:.2f}"
 
 
 def _pressure(found: dict | None) -> str:

@@ -10,17 +10,25 @@ from wherefrom.figures.gradients import gradients_by_relation
 from wherefrom.figures.heads import head_sweep
 from wherefrom.figures.images import example_images, similarity_tiles
 from wherefrom.figures.places import layout
+from wherefrom.figures.routes import cut_arms, force_over_steps, ledger_by_layer, ledger_over_steps
 from wherefrom.figures.steps import accuracy_over_steps, falloff_over_steps, over_steps
+from wherefrom.figures.unscramble import recovery_over_steps, unscrambled
 
 __all__ = [
     "accuracy_over_steps",
     "alignment_by_distance",
     "attention_distance",
+    "cut_arms",
     "example_images",
     "falloff_over_steps",
+    "force_over_steps",
     "gradients_by_relation",
     "head_sweep",
     "layout",
+    "ledger_by_layer",
+    "ledger_over_steps",
     "over_steps",
+    "recovery_over_steps",
     "similarity_tiles",
+    "unscrambled",
 ]

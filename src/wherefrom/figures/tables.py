@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
 from wherefrom.catalogue import MEASURES
-from wherefrom.figures.style import BLUE, FAINT, GREEN, PURPLE, RED
+from wherefrom.config import CUT
+from wherefrom.figures.style import BLUE, FAINT, GREEN, INK, ORANGE, PURPLE, RED, SKY
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,32 @@ SERIES: dict[tuple[str, str | None], Series] = {
     ("scrambled", None): Series("scrambled", RED, (0, (3, 1.5))),
 }
 """Arm and grid (None: the measure knows no grid), in the order of legends."""
+
+
+CUT_LOOKS: tuple[tuple[str, str | tuple], ...] = (
+    (ORANGE, (0, (8, 2))),
+    (SKY, (0, (4, 1, 1, 1))),
+    (INK, (0, (2, 1))),
+    (PURPLE, (0, (5, 1, 1, 1, 1, 1))),
+    (GREEN, (0, (1, 2))),
+)
+"""Colours and dashes of cut arms, in the order of their names; beyond the last they repeat."""
+
+
+def cut_label(arm: str) -> str:
+    """
+    >>> cut_label("cut-pos:q,v.0.2"), cut_label("cut-pairs:edge,far")
+    ('without q, v (layer 0, head 2)', 'without edge, far pairs')
+    """
+    kind, _, items = arm.removeprefix(CUT).partition(":")
+    names = ", ".join(_place(name) for name in items.split(","))
+    return f"without {names} pairs" if kind == "pairs" else f"without {names}"
+
+
+def _place(route: str) -> str:
+    kind, *places = route.split(".")
+    where = ", ".join(f"{what} {number}" for what, number in zip(("layer", "head"), places, strict=False))
+    return f"{kind} ({where})" if where else kind
 
 
 def select(table: pd.DataFrame, measure: str, **where) -> pd.DataFrame:
@@ -74,13 +102,16 @@ def with_run_columns(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_series(rows: pd.DataFrame) -> Iterator[tuple[Series, pd.DataFrame]]:
-    """The rows of each arm and grid, in the order of `SERIES`; arms it does not know come last."""
+    """The rows of each arm and grid, in the order of `SERIES`; then cut arms, then those it does not know."""
     rows = rows if "grid" in rows else rows.assign(grid=None)
     groups = rows.groupby(["arm", "grid"], dropna=False, sort=False)
     series = {(arm, None if pd.isna(grid) else grid): own for (arm, grid), own in groups}
-    known = list(SERIES)
-    for pair in sorted(series, key=lambda pair: (known.index(pair) if pair in SERIES else len(known), str(pair))):
-        yield SERIES.get(pair, Series(str(pair[0]), FAINT)), series[pair]
+    cuts = sorted({str(arm) for arm, _ in series if str(arm).startswith(CUT)})
+    looks = dict(zip(cuts, cycle(CUT_LOOKS), strict=False))
+    known = SERIES | {(arm, grid): Series(cut_label(arm), *looks[arm]) for arm in cuts for grid in ("model", None)}
+    order = list(known)
+    for pair in sorted(series, key=lambda pair: (order.index(pair) if pair in known else len(order), str(pair))):
+        yield known.get(pair, Series(str(pair[0]), FAINT)), series[pair]
 
 
 def over_runs(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:

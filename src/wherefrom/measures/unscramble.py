@@ -145,7 +145,9 @@ def border_similarity(images: Float[np.ndarray, "image channel y x"], grid: Patc
     """
     count, channels, height, width = images.shape
     cut = images.reshape(count, channels, grid.height, height // grid.height, grid.width, width // grid.width)
-    patches = np.asarray(cut, float).transpose(2, 4, 0, 1, 3, 5).reshape(grid.num_patches, -1, *np.array(cut.shape)[[3, 5]])
+    patches = (
+        np.asarray(cut, float).transpose(2, 4, 0, 1, 3, 5).reshape(grid.num_patches, -1, cut.shape[3], cut.shape[5])
+    )
     left, right = _standard(patches[..., 0]), _standard(patches[..., -1])
     top, bottom = _standard(patches[..., 0, :]), _standard(patches[..., -1, :])
     across, down = right @ left.T, bottom @ top.T
@@ -219,9 +221,7 @@ def _improved(likeness: np.ndarray, order: np.ndarray, grid: PatchGrid) -> np.nd
     return order
 
 
-def _disturbed(
-    likeness: np.ndarray, order: np.ndarray, grid: PatchGrid, random: np.random.Generator
-) -> np.ndarray:
+def _disturbed(likeness: np.ndarray, order: np.ndarray, grid: PatchGrid, random: np.random.Generator) -> np.ndarray:
     least = arrangement_error(likeness, order, grid)
     for _ in range(DISTURBANCES if 4 <= grid.num_patches <= LARGEST_FULL_SEARCH else 0):
         other = _improved(likeness, _with_a_rectangle_moved(order, grid, random), grid)
@@ -236,9 +236,8 @@ def _with_a_rectangle_moved(order: np.ndarray, grid: PatchGrid, random: np.rando
     held = np.argsort(order).reshape(grid.height, grid.width)  # which patch is at each place
     top, bottom = np.sort(random.choice(grid.height + 1, 2, replace=False))
     left, right = np.sort(random.choice(grid.width + 1, 2, replace=False))
-    part = [(slice(top, bottom), slice(left, right)), (slice(top, bottom), slice(None)), (slice(None), slice(left, right))]
-    kind = random.integers(4)
-    where = part[max(0, kind - 1)]
+    kind = random.integers(4)  # mirrored downwards or across, rows rolled, columns rolled
+    where = (slice(None) if kind == 3 else slice(top, bottom), slice(None) if kind == 2 else slice(left, right))
     block = held[where].copy()
     held[where] = np.flip(block, kind) if kind < 2 else np.roll(block, random.integers(1, 4), axis=kind - 2)
     return np.argsort(held.ravel())

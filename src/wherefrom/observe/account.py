@@ -59,6 +59,7 @@ class Account:
         self.ledger = Ledger(self.structures, self.position, every)
         self.tap: RouteTap | None = None
         self.found: RouteGradients | None = None
+        self.begun = False
 
     @property
     def position(self) -> Tensor:
@@ -82,14 +83,14 @@ class Account:
         self.found = self.cut.kept(found)
         if self.cut.routes:
             assert self.parameter.grad is not None
-            rows = self.backbone.patch_rows(self.parameter.grad)
-            rows.sub_(found.total - self.found.total)
+            self.backbone.patch_rows(self.parameter.grad).copy_(self.found.total)
 
     @contextlib.contextmanager
     def update(self) -> Iterator[None]:
         """The scope of one update; gradients are final before it."""
         if self.entered and self.found is not None:
-            self.momentum.before(self.found)
+            self.momentum.before(self.found, self.every if self.begun else 1)
+            self.begun = True
         yield
         if self.entered:
             routes, shares, update = self.momentum.after()
@@ -114,11 +115,13 @@ class Account:
 
     def state_dict(self) -> dict:
         """Everything that must survive for a resumed run to keep the same account."""
-        return {"momentum": self.momentum.state_dict(), "ledger": self.ledger.state_dict()}
+        momentum, ledger = self.momentum.state_dict(), self.ledger.state_dict()
+        return {"momentum": momentum, "ledger": ledger, "begun": self.begun}
 
     def load_state_dict(self, state: Mapping) -> None:
         self.momentum.load_state_dict(state["momentum"])
         self.ledger.load_state_dict(state["ledger"])
+        self.begun = state["begun"]
 
 
 def _mean_over_processes(found: RouteGradients) -> RouteGradients:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from wherefrom.attention import AttentionRecord
 from wherefrom.geometry import RELATIONS, UNIONS, PatchGrid
+from wherefrom.observe.capture import Tap
 from wherefrom.observe.routes import KINDS, Route, RouteGradients
 
 EXPECTED = (
@@ -41,10 +42,15 @@ class Cut:
         )
 
     def kept(self, found: RouteGradients) -> RouteGradients:
-        """The gradients with the cut routes at 0."""
+        """The gradients with the cut routes at 0; the total is summed anew, so that what is cut leaves no rounding.
+
+        (Adam would blow the rounding up to steps of full size where nothing else is left.)
+        """
+        if not self.routes:
+            return found
         keep = torch.tensor([not self.takes(route) for route in found.routes]).to(found.gradients)
-        taken = ((1 - keep)[:, None, None] * found.gradients).sum(0)
-        return RouteGradients(found.routes, keep[:, None, None] * found.gradients, found.total - taken)
+        kept = keep[:, None, None] * found.gradients
+        return RouteGradients(found.routes, kept, kept.sum(0))
 
 
 NOTHING = Cut()
@@ -86,11 +92,18 @@ def _route(text: str, name: str, depth: int | None, num_heads: int | None) -> Ro
 
 @contextlib.contextmanager
 def cutting_pairs(cut: Cut, grid: PatchGrid) -> Iterator[None]:
-    """Inside the scope attention is the same forward; backward, q and k do not hear of the cut pairs."""
+    """Inside the scope attention is the same forward; backward, q and k do not hear of the cut pairs.
+
+    Raises:
+        RuntimeError: inside the scope of a tap.
+        ValueError: at attention with a mask or dropout.
+    """
     if not cut.relations:
         yield
         return
     real, keep = F.scaled_dot_product_attention, pairs_kept(cut, grid)
+    if isinstance(getattr(real, "__self__", None), Tap):
+        raise RuntimeError("pairs are cut inside a tap, which would see no gradient; enter the cut before the tap")
 
     def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
         if attn_mask is not None or dropout_p or is_causal or enable_gqa:

@@ -82,6 +82,11 @@ class RouteMomentum:
         groups = self.optimizer.param_groups
         return next(group for group in groups if any(p is self.parameter for p in group["params"]))
 
+    @property
+    def decoupled(self) -> bool:
+        """Whether weight decay is left out of gradient and momentum."""
+        return self.group.get("decoupled_weight_decay", self.kind == "AdamW")
+
     def state_dict(self) -> dict:
         """Momenta by route, ready to be saved."""
         return {"routes": [(r.kind, r.layer, r.head) for r in self.momentum], "momenta": list(self.momentum.values())}
@@ -90,8 +95,8 @@ class RouteMomentum:
         self.momentum = {Route(*name): m for name, m in zip(state["routes"], state["momenta"], strict=True)}
 
     @torch.no_grad()
-    def before(self, found: RouteGradients) -> None:
-        """Take in the gradients of the update that is about to be made."""
+    def before(self, found: RouteGradients, updates: int = 1) -> None:
+        """Take in the gradients of the update that is about to be made, in place of those of the last so many."""
         assert self.parameter.grad is not None
         gradient = self.rows(self.parameter.grad).double()
         total = found.gradients.double().sum(0)
@@ -99,9 +104,9 @@ class RouteMomentum:
         self.start = self.rows(self.parameter.detach()).double().clone()
         fresh = dict(zip(found.routes, scale * found.gradients.double(), strict=True))
         decay = self.group["weight_decay"]
-        if decay and self.kind != "AdamW":  # decay inside the gradient has a momentum of its own
+        if decay and not self.decoupled:  # decay inside the gradient has a momentum of its own
             fresh[DECAY] = decay * self.start
-        kept, taken = self._rates()
+        kept, taken = self._rates(updates)
         for route in fresh.keys() | self.momentum.keys():
             old = self.momentum.get(route)
             new = taken * fresh[route] if route in fresh else torch.zeros_like(self.start)
@@ -113,17 +118,20 @@ class RouteMomentum:
         rate = self._learning_rate()
         routes = tuple(sorted(self.momentum, key=str))
         shares = torch.stack([-rate * self.momentum[route] for route in routes])
-        if self.kind == "AdamW" and self.group["weight_decay"]:
+        if self.decoupled and self.group["weight_decay"]:
             decay = -float(self.group["lr"]) * self.group["weight_decay"] * self.start
             routes, shares = (*routes, DECAY), torch.cat([shares, decay[None]])
         return routes, shares, self.rows(self.parameter.detach()).double() - self.start
 
-    def _rates(self) -> tuple[float, float]:
-        """(what is kept of the momentum, what is taken of the gradient)."""
-        if self.kind == "SGD":
-            first = not self.momentum
-            return self.group["momentum"], 1.0 if first else 1 - self.group["dampening"]
-        return self.group["betas"][0], 1 - self.group["betas"][0]
+    def _rates(self, updates: int) -> tuple[float, float]:
+        """(what is kept of the momentum, what is taken of the gradient) in so many updates with the same gradient."""
+        group = self.group
+        beta, taken = group["betas"][0] if "betas" in group else group["momentum"], 1.0
+        if "betas" in group:
+            taken = 1 - beta
+        elif beta and self.momentum:  # the first gradient is taken whole
+            taken = 1 - group["dampening"]
+        return beta**updates, taken * sum(beta**n for n in range(updates))
 
     def _learning_rate(self) -> Tensor | float:
         """What the momentum is multiplied by in the update: the learning rate over the realised preconditioner."""
@@ -192,7 +200,10 @@ class Ledger:
 
     def look(self, pos: Float[Tensor, "patch width"]) -> None:
         """Take note of pos_embed as it is now, after updates that were not entered."""
-        self.last = {name: float(structure(pos)) for name, structure in self.structures.items()}
+        for name, structure in self.structures.items():
+            now = float(structure(pos))
+            self.travelled[name] += abs(now - self.last[name])
+            self.last[name] = now
 
     def residual(self, name: str) -> float:
         """|M(now) − M(start) − Σ contributions| / Σ_steps |ΔM_step|; 0 before the first update."""

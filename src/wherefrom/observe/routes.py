@@ -102,12 +102,12 @@ class RouteTap:
         if ("total", None) not in self.seen:
             raise RuntimeError(f"no gradient reached the position embedding of {self.backbone.name} inside the scope")
         prefix = self.backbone.grid.num_prefix_tokens
-        parts = [(Route("residual"), self.seen["residual", None].sum(0)[prefix:])]
+        parts = [(Route("residual"), self._gradient("residual", None).sum(0)[prefix:])]
         for number, layer in enumerate(self.backbone.layers):
             parts += self._layer_parts(number, layer)
         total = self.backbone.patch_rows(self.seen["total", None])
         found = RouteGradients(tuple(r for r, _ in parts), torch.stack([g for _, g in parts]), total)
-        if found.closure > TOLERANCE[total.dtype]:
+        if not found.closure <= TOLERANCE[total.dtype]:
             raise RuntimeError(
                 f"the routes of {self.backbone.name} miss autograd's gradient on pos_embed by {found.closure:.1e} of "
                 f"it; routes add up only in a pre-norm model whose branches are added to one residual stream"
@@ -118,16 +118,16 @@ class RouteTap:
 
     def _listen(self, norm: nn.Module, number: int, name: str) -> None:
         def note(_, inputs, output):
-            self.inputs[name, number] = inputs[0].detach()
+            if output.requires_grad:  # not an evaluation in between
+                self.inputs[name, number] = inputs[0].detach()
             if name == "norm2":
                 self._output(("mlp", number), None, None, output)
 
         self._handles.append(norm.register_forward_hook(note))
 
     def _output(self, key: tuple[str, int | None], _module, _inputs, output: Tensor) -> None:
-        if key[0] in ("q", "k", "v", "qkv"):
-            self.outputs[key] = output.detach()
         if output.requires_grad:
+            self.outputs[key] = output.detach()
             output.register_hook(partial(self._keep, key))
 
     def _keep(self, key: tuple[str, int | None], grad: Tensor) -> None:
@@ -138,13 +138,26 @@ class RouteTap:
 
     # ---- one layer
 
+    def _gradient(self, name: str, number: int | None) -> Tensor:
+        """What came back to an output; 0 where nothing did, as behind a detach. Closure tells whether that is true."""
+        if (name, number) not in self.outputs:
+            where = "the last layer" if number is None else f"{name} of layer {number}"
+            raise RuntimeError(
+                f"{where} of {self.backbone.name} was never called as a module with gradients on, so its route cannot "
+                f"be told; routes need a pre-norm layer with norm1, attn (qkv, or w_q, w_k, w_v) and norm2, each called"
+            )
+        if (name, number) in self.seen:
+            return self.seen[name, number]
+        return torch.zeros_like(self.outputs[name, number])
+
     def _layer_parts(self, number: int, layer: Layer) -> Iterator[tuple[Route, Float[Tensor, "patch width"]]]:
         prefix = self.backbone.grid.num_prefix_tokens
         normed = Normed(layer.norm1, self.inputs["norm1", number][:, prefix:])
         for part in self._projected(number, layer):
             by_head = normed.back(part, layer.num_heads)
             yield from ((Route(part.kind, number, head), sums) for head, sums in enumerate(by_head))
-        mlp = back_through(layer.norm2, self.inputs["norm2", number], self.seen["mlp", number])
+        gradient = self._gradient("mlp", number)
+        mlp = back_through(layer.norm2, self.inputs["norm2", number], gradient)
         yield Route("mlp", number), mlp.sum(0)[prefix:]
 
     def _projected(self, number: int, layer: Layer) -> Iterator[Projected]:
@@ -152,7 +165,8 @@ class RouteTap:
         for name, projection in layer.projections.items():
             kinds = tuple(name)  # "qkv" is one projection for three kinds
             bias = projection.weight.new_zeros(len(projection.weight)) if projection.bias is None else projection.bias
-            tensors = (self.outputs[name, number][:, prefix:], self.seen[name, number][:, prefix:])
+            gradient = self._gradient(name, number)
+            tensors = (self.outputs[name, number][:, prefix:], gradient[:, prefix:])
             parts = [x.chunk(len(kinds)) for x in (projection.weight, bias)]
             parts += [x.chunk(len(kinds), -1) for x in tensors]
             yield from (Projected(*part) for part in zip(kinds, *parts, strict=True))

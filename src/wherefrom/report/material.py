@@ -35,7 +35,12 @@ class Material:
         )
 
     def arms(self, measure, **where) -> pd.DataFrame:
-        """The same, of the runs with the arms' head count."""
+        """The same, of the runs of `ARMS` with the arms' head count."""
+        table = self.with_cuts(measure, **where)
+        return table[table["arm"].isin(ARMS)]
+
+    def with_cuts(self, measure, **where) -> pd.DataFrame:
+        """The same, and the arms that have a part of the gradient cut."""
         table = self.table(measure, **where)
         return table[table["num_heads"] == self.num_heads]
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from wherefrom.catalogue import MEASURES, Measure
-from wherefrom.config import RunKey, StudyConfig, to_dict
+from wherefrom.config import CUT, RunKey, StudyConfig, to_dict
 from wherefrom.report.details import flat
 from wherefrom.report.material import ARMS, Material, last_step
 from wherefrom.report.words import number
@@ -65,7 +65,7 @@ def settings(material: Material) -> list[tuple[str, str, str]]:
 
 
 def _shared(material: Material) -> list[tuple[str, str]]:
-    own = ("arm", "seed", "model.num_heads")  # of each run by itself
+    own = ("arm", "cut", "seed", "model.num_heads", "record.ledger_every")  # of each run by itself
     return [pair for pair in flat(material.settings["train"]) if pair[0] not in own]
 
 
@@ -87,7 +87,9 @@ def command(material: Material) -> list[str]:
         "heads": " ".join(map(str, counts)),
         "head-seeds": str(max((_seeds(keys, count) for count in counts if count != heads), default=1)),
         "arms": " ".join(arm for arm in ARMS if any(key.arm == arm for key in keys)),
+        "cut": " ".join(dict.fromkeys(key.arm.removeprefix(CUT) for key in keys if key.arm.startswith(CUT))),
     }
+    options = {name: text for name, text in options.items() if text}
     options["data"] = shlex.quote(options["data"])
     defaults = dict(flat(asdict(StudyConfig())))
     given = [*_shared(material), ("model.num_heads", str(heads))]

@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 
 from wherefrom import __version__
-from wherefrom.report import attention, gradients, methods, position, training, verdicts
+from wherefrom.report import attention, gradients, methods, position, routes, training, unscrambling, verdicts
 from wherefrom.report.material import Material
 from wherefrom.store import StudyDirectory
 from wherefrom.store.files import write_bytes
@@ -17,6 +17,9 @@ SECTIONS = (
     position.tiles,
     position.layouts,
     position.over_training,
+    unscrambling.put_together,
+    routes.ledger,
+    routes.cuts,
     attention.distance,
     gradients.relations,
     attention.alignment,

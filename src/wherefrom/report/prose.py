@@ -51,6 +51,27 @@ PROSE = {
         """The falloff stays inside the grey band, where 99 % of random relabellings of the patches fall, and R²
         stays at or below 0.""",
     ),
+    "routes": Prose(
+        "Where the map came from",
+        """Position embeddings are moved by the gradient, and the gradient is an exact sum over routes: what came to
+        them through the queries, the keys and the values of each layer, through each MLP, or past them all through
+        the skips into the classifier. The ledger credits each route with what its part of every update added to the
+        map.
+        First figure, left: what each route has added so far, stacked; the black line is the whole change. Right: the
+        same at the end, by layer. Second figure: how hard each route’s gradient pulled in single batches. If it is
+        queries and keys that make the map, blue makes up more than half of the stack.""",
+        """Where no map forms, the whole change stays at 0; routes may still add and take away, but they cancel. Shares
+        are signed: a route may undo what others built, and another then stands at more than 100 %.""",
+    ),
+    "cuts": Prose(
+        "Is the map lost when a route is cut?",
+        """A ledger says what happened; a cut says what was needed. In each cut arm the models are trained on natural
+        images with one part of the gradient taken away, everything else untouched. “Without q, k”: nothing that
+        comes through queries and keys reaches the position embeddings. If that route is needed, the line stays low;
+        if the route that is left is enough, it rises like that of the natural arm.""",
+        """A cut that takes away all that builds the map leaves its arm inside the grey band, beside the scrambled
+        arm.""",
+    ),
     "distance": Prose(
         "How far each head looks",
         """Each dot is one head of one seed: the mean distance between a patch and the patches it attends to. Hollow
@@ -59,6 +80,16 @@ PROSE = {
         global).""",
         """A head that does not care about places lies on the dashed line, the distance of uniform attention; before
         training all heads are close to it.""",
+    ),
+    "unscrambling": Prose(
+        "The picture put back together",
+        """The model of the shuffled arm never sees a picture whole: its patches are permuted, the same way for every
+        image. If training tells the position embedding who is near whom, then whoever reads only the position embedding
+        can undo the permutation, up to turning and mirroring. Two readings: the table as it is at a step, and the path
+        it has taken, step by step, until then. The score is the share of patches that were neighbours and are again.""",
+        """An arrangement at chance keeps about one in twenty pairs of neighbours on an 8 × 8 grid. Putting patches
+        together is no feat as such: the pixels at their borders are enough, as the dotted line shows. The point is
+        that the position embedding is given no pixel, only the gradient of a loss that never mentions places.""",
     ),
     "gradients": Prose(
         "What the gradient asks for",
