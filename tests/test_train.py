@@ -375,7 +375,9 @@ SETTINGS = [
 SETTINGS += [
     f"--{part}.{name.replace('_', '-')}={value}"
     for part in ("model", "record")
-    for name, value in to_dict(TINY)[part].items()
+    for name, value in to_dict(TINY)[part
+    if not isinstance(value, bool)  # off, as it is without a word
+].items()
 ]
 
 
