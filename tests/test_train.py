@@ -375,9 +375,8 @@ SETTINGS = [
 SETTINGS += [
     f"--{part}.{name.replace('_', '-')}={value}"
     for part in ("model", "record")
-    for name, value in to_dict(TINY)[part
+    for name, value in to_dict(TINY)[part].items()
     if not isinstance(value, bool)  # off, as it is without a word
-].items()
 ]
 
 
