@@ -103,6 +103,22 @@ MEASURES: dict[str, Measure] = {
             "Neighbour recovery of a random guess on this grid.",
         ),
         Measure(
+            "edge_recovery", "share", 0, 1, "edge_recovery_chance", _NO_PREFIX,
+            "Pairs of edge neighbours put side by side again when the shuffled patches are arranged by the likeness of "
+            "position embeddings as they are at this step.",
+        ),
+        Measure(
+            "edge_recovery_path", "share", 0, 1, "edge_recovery_chance", _NO_PREFIX,
+            "The same by the likeness of the steps that the position embeddings have taken until now.",
+        ),
+        Measure(
+            "edge_recovery_chance", "share", 0, 1, "", _NO_PREFIX, "Edge recovery of a random arrangement.",
+        ),
+        Measure(
+            "edge_recovery_pixels", "share", 0, 1, "edge_recovery_chance", _NO_PREFIX,
+            "Edge recovery by the pixels of training images alone: correlation of the borders of two patches.",
+        ),
+        Measure(
             "effective_rank", "dimensions", 1, None, "min(patches - 1, width)", _NO_PREFIX,
             "Exponential of the entropy of the position embedding's normalised squared singular values.",
         ),

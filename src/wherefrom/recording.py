@@ -21,6 +21,7 @@ from wherefrom.catalogue import Measurement
 from wherefrom.config import TrainConfig, to_dict
 from wherefrom.geometry import PatchGrid
 from wherefrom.observe.account import Account
+from wherefrom.observe.unscrambling import Unscrambling
 from wherefrom.store import RunDirectory
 
 
@@ -54,7 +55,14 @@ class Record:
                 self.end("stopped", "interrupted")
                 raise
 
-    def restore(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, account: Account | None) -> None:
+    def restore(
+        self,
+        step: int,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        account: Account | None,
+        places: Unscrambling | None = None,
+    ) -> None:
         """Load the checkpoint of `step` and forget what was recorded from there on."""
         if step:
             parameters, state = self.run.checkpoint(step)
@@ -63,16 +71,24 @@ class Record:
             optimizer.load_state_dict(saved["optimizer"])
             if account:
                 account.load_state_dict(saved["account"])
+            if places:
+                places.load_state_dict(saved["places"])
         if self.rank == 0:
             self.run.forget_after(step - 1)
 
     def checkpoint(
-        self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, account: Account | None
+        self,
+        step: int,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        account: Account | None,
+        places: Unscrambling | None = None,
     ) -> None:
         if self.rank or not (step == self.config.steps or (step and due(step, self.config.record.checkpoint_every))):
             return
         state = BytesIO()
-        torch.save({"optimizer": optimizer.state_dict(), "account": account and account.state_dict()}, state)
+        kept = {"optimizer": optimizer, "account": account, "places": places}
+        torch.save({name: each and each.state_dict() for name, each in kept.items()}, state)
         parameters = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
         self.run.write_checkpoint(step, safetensors.torch.save(parameters), state.getvalue())
 

@@ -24,6 +24,7 @@ from wherefrom.observe.alignment_ledger import AlignmentLedger
 from wherefrom.observe.cuts import Cut, cutting_pairs, parse_cut
 from wherefrom.observe.probe import Rows, probe, test_quality
 from wherefrom.observe.training import TrainingStep, add_over_processes
+from wherefrom.observe.unscrambling import PIXEL_BATCHES, Unscrambling, follow_places, pixel_measurements
 from wherefrom.recording import Record, due
 from wherefrom.store import RunDirectory
 
@@ -77,15 +78,16 @@ def fit(
         forward = nn.parallel.DistributedDataParallel(model) if world > 1 else model
         grids = grids_of(model, batches)
         account = make_account(model, optimizer, grids, config, cut, batches.probe(ALIGNMENT_PROBE)[0].to(device))
+        places = follow_places(model.pos_embed, grids)
         record = Record(config, model.grid, out, rank, resume)
         with record.writing() as first:
             if record.finished:
                 return record.run
-            record.restore(first, model, optimizer, account)
+            record.restore(first, model, optimizer, account, places)
             for step in range(first, config.steps):
-                record.checkpoint(step, model, optimizer, account)
+                record.checkpoint(step, model, optimizer, account, places)
                 if due(step, config.record.probe_every) and rank == 0:
-                    record.add(*observe(model, batches, grids, config, device, record, step))
+                    record.add(*observe(model, batches, grids, config, device, record, step, places))
                     record.add(account.rows() if account else [])
                 images, labels = (x[share].to(device) for x in batches.train(step))
                 set_learning_rate(optimizer, config, step)
@@ -102,15 +104,17 @@ def fit(
                 norm = nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
                 with account.update() if account else contextlib.nullcontext():
                     optimizer.step()
+                if places:
+                    places.note()
                 if observed:
                     record.add(observed.measurements() + step_rows(mean_loss, norm, optimizer))
                     record.add(account.force_rows() if account else [])
                 record.write(step)
                 if progress:
                     progress(step + 1, mean_loss)
-            record.checkpoint(config.steps, model, optimizer, account)
+            record.checkpoint(config.steps, model, optimizer, account, places)
             if rank == 0:
-                record.add(*observe(model, batches, grids, config, device, record, config.steps))
+                record.add(*observe(model, batches, grids, config, device, record, config.steps, places))
                 record.add(account.rows() if account else [])
             record.write(config.steps)
             record.end("finished")
@@ -156,7 +160,14 @@ def mean_over_processes(loss: Tensor, world: int) -> float:
 
 
 def observe(
-    model: ViT, batches: Batches, grids: dict[str, PatchGrid], config: TrainConfig, device, record: Record, step: int
+    model: ViT,
+    batches: Batches,
+    grids: dict[str, PatchGrid],
+    config: TrainConfig,
+    device,
+    record: Record,
+    step: int,
+    places: Unscrambling | None = None,
 ) -> Rows:
     """The probe and the held-out images, at one step."""
     images, labels = (x.to(device) for x in batches.probe(config.record.probe_size))
@@ -169,6 +180,11 @@ def observe(
         arrays["example_images"] = as_pictures(images[:8])
         if batches.patch_order is not None:
             arrays["patch_order"] = batches.patch_order
+    if places:
+        put_back = places.measurements()
+        rows, arrays = rows + put_back[0], arrays | put_back[1]
+        if step == 0:
+            rows += pixel_measurements((batches.train(number)[0] for number in range(PIXEL_BATCHES)), grids["true"])
     return rows, arrays
 
 

@@ -17,15 +17,28 @@ from wherefrom.measures.position import (
     similarity_falloff,
     similarity_falloff_spearman,
 )
+from wherefrom.measures.unscramble import (
+    border_similarity,
+    direction_similarity,
+    edge_recovery,
+    edge_recovery_chance,
+    path_similarity,
+    unscramble,
+    upright,
+)
 
 __all__ = [
     "angle_share",
     "argmax_agreement",
     "attention_distance",
     "attention_entropy",
+    "border_similarity",
     "by_distance",
     "by_relation",
     "coordinate_r2",
+    "direction_similarity",
+    "edge_recovery",
+    "edge_recovery_chance",
     "effective_rank",
     "head_divergence",
     "jensen_shannon",
@@ -39,10 +52,13 @@ __all__ = [
     "one_minus_correlation",
     "patch_association",
     "patch_attention",
+    "path_similarity",
     "pos_similarity",
     "positional_share",
     "prefix_mass",
     "qk_cosine",
     "similarity_falloff",
     "similarity_falloff_spearman",
+    "unscramble",
+    "upright",
 ]
