@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def say_accounts(accounts: Iterable[dict[str, float]]) -> None:
-    """What the routes of the gradient and the ledgers of the runs miss, the worst of all; nothing where there are none."""
+    """What the routes of the gradient and the ledgers of the runs miss, the worst; nothing where there are none."""
     kept = [account for account in accounts if account]
     for measure, words in {
         "route_closure": "the routes of the gradient on pos_embed miss at most {} of it",
