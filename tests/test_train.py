@@ -376,6 +376,7 @@ SETTINGS += [
     f"--{part}.{name.replace('_', '-')}={value}"
     for part in ("model", "record")
     for name, value in to_dict(TINY)[part].items()
+    if not isinstance(value, bool)  # off, as it is without a word
 ]
 
 

@@ -186,6 +186,19 @@ MEASURES: dict[str, Measure] = {
             "ledger_residual", "share", 0, None, "0", _NO_PREFIX,
             "What the worst of the ledgers misses, relative to the sum of the sizes of all steps' changes.", _LCA,
         ),
+        Measure(
+            "ledger_qk_alignment", "cosine", None, None, "0", _PATCH_PAIRS,
+            "What the gradient of one relation of pairs, on w_q or w_k, has added to the edge - far contrast of q-k "
+            "alignment; the drift of their inputs and weight decay too.", _LCA,
+        ),
+        Measure(
+            "ledger_qk_alignment_change", "cosine", None, None, "0", _PATCH_PAIRS,
+            "By how much the edge - far contrast of q-k alignment has changed since the beginning.",
+        ),
+        Measure(
+            "ledger_qk_alignment_residual", "share", 0, None, "0", _PATCH_PAIRS,
+            "What the ledger of q-k alignment misses, relative to the sum of the sizes of all steps' changes.", _LCA,
+        ),
         *(
             measure
             for name, unit in _STRUCTURES.items()

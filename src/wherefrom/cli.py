@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -46,6 +46,17 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, FloatingPointError, OSError, ImportError) as error:
         say(f"wherefrom: {' '.join(str(error).split())}")
         return WRONG_USE
+
+
+def say_accounts(accounts: Iterable[dict[str, float]]) -> None:
+    """What the routes of the gradient and the ledgers of the runs miss, the worst; nothing where there are none."""
+    kept = [account for account in accounts if account]
+    for measure, words in {
+        "route_closure": "the routes of the gradient on pos_embed miss at most {} of it",
+        "ledger_residual": "the ledgers of the position embedding miss at most {} of all its changes",
+    }.items():
+        if values := [account[measure] for account in kept if measure in account]:
+            say(f"{words.format(f'{max(values):.1e}')} ({measure}, {len(values)} runs)")
 
 
 def say(sentence: str) -> None:
@@ -95,6 +106,9 @@ def study(
         say(f"{name} failed: {sentence}")
     if result.failed:
         say(f"{len(result.failed)} runs are missing from the verdicts; the same command tries them again")
+    from wherefrom.store import open_study
+
+    say_accounts(run.account() for run in open_study(result.path).finished_runs().values())
     say(f"report: {result.path / 'report.html'}")
     return FAILED if result.failed else DONE
 
@@ -130,11 +144,12 @@ def train(
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one speaks
     try:
         with run_progress(Console(stderr=True, quiet=not first), run.steps) as progress:
-            fit(run, out, resume=resume, progress=progress)
+            record = fit(run, out, resume=resume, progress=progress)
     except KeyboardInterrupt:
         say(f"wherefrom: interrupted; everything recorded so far is kept in {out}; --resume goes on from there")
         return INTERRUPTED
     if first:
+        say_accounts([record.account()])
         say(f"recorded in {out}")
     return DONE
 

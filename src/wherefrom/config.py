@@ -66,6 +66,8 @@ class RecordConfig:
     """Measure advantage and pressure on the training batch every so many steps; 0: never."""
     ledger_every: int = 0
     """Keep the account of which route of the gradient builds the map, every so many steps; 0: none."""
+    alignment_ledger: bool = False
+    """Keep a second account at every step, of q-k alignment by relation of pairs; a step then costs several."""
     probe_size: int = 64
     """Number of held-out images in the probe."""
     checkpoint_every: int = 50
@@ -253,11 +255,16 @@ def _reason(error: BaseException, _) -> str:
 def _converter() -> cattrs.Converter:
     """One that casts nothing in silence. Words out of a list are left to the classes, which know them."""
     converter = cattrs.Converter(forbid_extra_keys=True)
-    kinds = {int: (int, "a whole number"), float: ((int, float), "a number"), str: (str, "text")}
+    kinds = {
+        int: (int, "a whole number"),
+        float: ((int, float), "a number"),
+        str: (str, "text"),
+        bool: (bool, "true or false"),
+    }
 
     def as_it_is(value, kind):
         allowed, wanted = kinds.get(kind, kinds[str])
-        if isinstance(value, bool) or not isinstance(value, allowed):
+        if isinstance(value, bool) != (kind is bool) or not isinstance(value, allowed):
             raise ValueError(f"expected {wanted}, found {value!r}")
         return float(value) if kind is float else value
 

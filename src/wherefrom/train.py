@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from wherefrom.catalogue import Measurement
 from wherefrom.config import TrainConfig
-from wherefrom.data import Batches, load
+from wherefrom.data import Batches, ImageData, load
 from wherefrom.geometry import PatchGrid
 from wherefrom.models.vit import ViT
 from wherefrom.observe.account import Account
+from wherefrom.observe.alignment_ledger import AlignmentLedger
 from wherefrom.observe.cuts import Cut, cutting_pairs, parse_cut
 from wherefrom.observe.probe import Rows, probe, test_quality
 from wherefrom.observe.training import TrainingStep, add_over_processes
@@ -30,17 +31,32 @@ from wherefrom.store import RunDirectory
 PERMUTATIONS = 999
 """Random relabellings behind the falloff's p-value and interval, at the first and at the last step."""
 
+ALIGNMENT_PROBE = 16
+"""Images on which the account of q–k alignment is kept."""
+
 Progress = Callable[[int, float], None]
 """Called with (steps done, loss)."""
 
 
 def fit(
-    config: TrainConfig, out: str | Path, *, resume: bool = False, progress: Progress | None = None
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    data: ImageData | None = None,
 ) -> RunDirectory:
     """Train one model and record it in the run directory `out`.
 
     The record of step s holds what is known after s updates: the probe, and the training batch that makes update s + 1.
     Everything random is a function of (seed, step), so a resumed run repeats the uninterrupted one bit for bit.
+
+    Args:
+        config: everything the run depends on.
+        out: the run directory.
+        resume: go on with a run that is there already.
+        progress: called after each step.
+        data: images that are in memory already; else they are loaded by the name in `config`.
 
     Raises:
         ValueError: for a configuration or data that cannot be used, or a directory that holds something else.
@@ -48,7 +64,7 @@ def fit(
         BlockingIOError: if another process is writing `out`.
     """
     with processes() as (rank, world), reproducible(config):
-        data = load(config.data)
+        data = data or load(config.data)
         batches = Batches(
             data, arm=config.arm, patch_size=config.model.patch_size, batch_size=config.batch_size, seed=config.seed
         )
@@ -61,7 +77,7 @@ def fit(
         share = slice(rank, None, world)
         forward = nn.parallel.DistributedDataParallel(model) if world > 1 else model
         grids = grids_of(model, batches)
-        account = make_account(model, optimizer, grids, config, cut)
+        account = make_account(model, optimizer, grids, config, cut, batches.probe(ALIGNMENT_PROBE)[0].to(device))
         places = follow_places(model.pos_embed, grids)
         record = Record(config, model.grid, out, rank, resume)
         with record.writing() as first:
@@ -173,14 +189,20 @@ def observe(
 
 
 def make_account(
-    model: ViT, optimizer: torch.optim.Optimizer, grids: dict[str, PatchGrid], config: TrainConfig, cut: Cut
+    model: ViT,
+    optimizer: torch.optim.Optimizer,
+    grids: dict[str, PatchGrid],
+    config: TrainConfig,
+    cut: Cut,
+    images: Tensor,
 ) -> Account | None:
     """The account of pos_embed, where one is asked for or a route to pos_embed is cut."""
-    every = config.record.ledger_every
-    if not (every or cut.routes):
+    every, second = config.record.ledger_every, config.record.alignment_ledger
+    if not (every or second or cut.routes):
         return None
     name = "true" if "true" in grids else "model"
-    return Account(model, optimizer, grids[name], name, cut, every)
+    alignment = AlignmentLedger(model, optimizer, grids[name], images, name) if second else None
+    return Account(model, optimizer, grids[name], name, cut, every, alignment)
 
 
 def step_rows(loss: float, norm: Tensor, optimizer: torch.optim.Optimizer) -> list[Measurement]:

@@ -15,7 +15,12 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # torch is loaded in the worker alone
+    from wherefrom.data import ImageData
 
 
 class RunFailed(Exception):
@@ -142,12 +147,21 @@ def _train(config: dict, out: str) -> dict | None:
     from wherefrom.train import fit
 
     try:
-        fit(from_dict(config), out, resume=True)
+        run = from_dict(config)
+        fit(run, out, resume=True, data=_data(run.data))
     except (OSError, MemoryError) as error:
         return {"again": True, "sentence": _sentence(error)}
     except Exception as error:  # whatever it is, the other runs go on
         return {"again": False, "sentence": _sentence(error)}
     return None
+
+
+@lru_cache(maxsize=1)
+def _data(name: str) -> ImageData:
+    """The runs of a study share their images, so that a process reads them once."""
+    from wherefrom.data import load
+
+    return load(name)
 
 
 def _sentence(error: Exception) -> str:

@@ -1,5 +1,8 @@
 """Cuts: what is named is taken from the gradient, nothing else is, and the real attention is always put back."""
 
+import contextlib
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -73,9 +76,8 @@ def test_what_a_text_cuts(text, cut):
     ],
 )
 def test_a_text_that_cuts_nothing_is_refused(text, sentence):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="^" + re.escape(sentence)):
         parse_cut(text, depth=2, num_heads=3)
-    assert str(error.value).startswith(sentence)
 
 
 @pytest.mark.parametrize("pool", ["mean", "class"])
@@ -153,7 +155,7 @@ def test_real_attention_is_put_back():
     grid, cut = model().grid, parse_cut("pairs:far")
     with cutting_pairs(NOTHING, grid):
         assert F.scaled_dot_product_attention is REAL
-    with pytest.raises(KeyError), cutting_pairs(cut, grid):
+    with contextlib.suppress(KeyError), cutting_pairs(cut, grid):
         assert F.scaled_dot_product_attention is not REAL
         raise KeyError
     assert F.scaled_dot_product_attention is REAL
@@ -175,9 +177,8 @@ def test_a_tap_inside_a_cut_sees_the_whole_gradient():
 
 def test_a_cut_inside_a_tap_is_refused():
     cut, grid = parse_cut("pairs:far"), model().grid
-    with pytest.raises(RuntimeError, match="enter the cut before the tap"), tap(lambda *_: None, depth=1):
-        with cutting_pairs(cut, grid):
-            pass
+    with tap(lambda *_: None, depth=1), pytest.raises(RuntimeError, match="enter the cut before the tap"):
+        cutting_pairs(cut, grid).__enter__()
     assert F.scaled_dot_product_attention is REAL
 
 

@@ -4,8 +4,8 @@ On a grid, likeness falls with distance: C_ij ≈ K(D_ij). So the arrangement so
 distance alone explains the likeness best, Σ_{i≠j} (C_ij − K(D_π(i)π(j)))² least. For a given K that is a quadratic
 assignment; K is fitted to the arrangement and the arrangement to K in turn.
 
-An arrangement is `order`, as in `PatchGrid.reordered`: patch p of the model is put at place order[p]. It can be known up
-to the symmetries of the grid only, and scores do not see them. Plain numpy; no model and no truth.
+An arrangement is `order`, as in `PatchGrid.reordered`: patch p of the model is put at place order[p]. It can be known
+up to the symmetries of the grid only, and scores do not see them. Plain numpy; no model and no truth.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ Order = Int[np.ndarray, " patch"]
 def unscramble(similarity: Similarity, grid: PatchGrid, seed: int = 0, known: Iterable[Order] = ()) -> Order:
     """argmin over arrangements π of Σ_{i≠j} (C_ij − K(D_π(i)π(j)))², K fitted; a good one, not proven to be the best.
 
-    Layouts in the plane (classical scaling, Isomap) at several turns are laid onto the grid, each is improved by the fast
-    approximate quadratic assignment and then by exchanges of two patches until none helps. Rectangles of the best are
-    then mirrored or rolled and improved again.
+    Layouts in the plane (classical scaling, Isomap) at several turns are laid onto the grid, each is improved by the
+    fast approximate quadratic assignment and then by exchanges of two patches until none helps. Rectangles of the
+    best are then mirrored or rolled and improved again.
 
     Args:
         similarity: C_ij, symmetric, larger for more alike; the diagonal is not used.
@@ -99,7 +99,7 @@ def edge_recovery_chance(grid: PatchGrid) -> float:
 
 
 def symmetries(grid: PatchGrid) -> list[Order]:
-    """The turns and mirror images that keep the grid: eight of a square, four of another; each as place of each place."""
+    """The turns and mirrorings that keep the grid: eight of a square, four of another; each as place of each place."""
     places = np.arange(grid.num_patches).reshape(grid.height, grid.width)
     turned = [places, places.T] if grid.height == grid.width else [places]
     return [some[::down, ::across].ravel() for some in turned for down in (1, -1) for across in (1, -1)]
@@ -135,9 +135,9 @@ def direction_similarity(change: Float[np.ndarray, "patch width"]) -> Similarity
 
 
 def border_similarity(images: Float[np.ndarray, "image channel y x"], grid: PatchGrid) -> Similarity:
-    """Largest of the four correlations, over images, channels and pixels, of the borders with which i and j could touch.
+    """Largest of the four correlations, over images, channels and pixels, of the borders where i and j could touch.
 
-    What pixels alone tell, with no model: right border of i and left border of j, the reverse, bottom and top, the reverse.
+    What pixels alone tell, with no model: right border of i and left of j, bottom and top, and both the other way.
 
     Args:
         images: as the model is trained on them.
@@ -168,8 +168,9 @@ def _checked(similarity: np.ndarray, grid: PatchGrid) -> np.ndarray:
     likeness = np.array(similarity, float)
     if likeness.shape != (grid.num_patches, grid.num_patches) or not np.isfinite(likeness).all():
         raise ValueError(
-            f"expected the likeness of each of {grid.num_patches} patches with each as finite numbers, for a grid of "
-            f"{grid.height} × {grid.width}; found shape {likeness.shape} with {(~np.isfinite(likeness)).sum()} not finite"
+            f"expected the likeness of each of {grid.num_patches} patches with each as finite numbers, for a grid "
+            f"of {grid.height} × {grid.width}; found shape {likeness.shape} with "
+            f"{(~np.isfinite(likeness)).sum()} not finite"
         )
     np.fill_diagonal(likeness, 0)
     return (likeness + likeness.T) / 2
@@ -236,10 +237,10 @@ def _with_a_rectangle_moved(order: np.ndarray, grid: PatchGrid, random: np.rando
     held = np.argsort(order).reshape(grid.height, grid.width)  # which patch is at each place
     top, bottom = np.sort(random.choice(grid.height + 1, 2, replace=False))
     left, right = np.sort(random.choice(grid.width + 1, 2, replace=False))
-    kind = random.integers(4)  # mirrored downwards or across, rows rolled, columns rolled
+    kind = int(random.integers(4))  # mirrored downwards or across, rows rolled, columns rolled
     where = (slice(None) if kind == 3 else slice(top, bottom), slice(None) if kind == 2 else slice(left, right))
     block = held[where].copy()
-    held[where] = np.flip(block, kind) if kind < 2 else np.roll(block, random.integers(1, 4), axis=kind - 2)
+    held[where] = np.flip(block, int(kind)) if kind < 2 else np.roll(block, random.integers(1, 4), axis=kind - 2)
     return np.argsort(held.ravel())
 
 

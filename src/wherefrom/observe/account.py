@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wherefrom.catalogue import Measurement
 from wherefrom.geometry import PatchGrid
+from wherefrom.observe.alignment_ledger import AlignmentLedger
 from wherefrom.observe.cuts import NOTHING, Cut
 from wherefrom.observe.ledger import Ledger, RouteMomentum, forces, structures
 from wherefrom.observe.routes import RouteGradients, RouteTap
@@ -36,6 +37,7 @@ class Account:
         name: of the grid in the record.
         cut: routes to take from the gradient on pos_embed.
         every: only every so many updates are entered, and each stands for so many; 0: none is, there is only the cut.
+        alignment: a second account, of q–k alignment, to be kept at every update beside this one.
 
     Raises:
         ValueError: for a model without a learned position embedding, or an optimiser whose update is not known.
@@ -49,7 +51,9 @@ class Account:
         name: str = "model",
         cut: Cut = NOTHING,
         every: int = 1,
+        alignment: AlignmentLedger | None = None,
     ):
+        self.alignment = alignment
         self.model, self.grid, self.name, self.cut, self.every = model, grid, name, cut, every
         tap = RouteTap(model)
         assert tap.parameter is not None
@@ -71,7 +75,8 @@ class Account:
         """The scope of one forward and backward pass."""
         self.entered = self.every > 0 and step % self.every == 0
         self.tap = RouteTap(self.model) if self.entered or self.cut.routes else None
-        with self.tap or contextlib.nullcontext():
+        second = self.alignment.listening() if self.alignment else contextlib.nullcontext()
+        with self.tap or contextlib.nullcontext(), second:
             yield
 
     def take(self) -> None:
@@ -91,7 +96,8 @@ class Account:
         if self.entered and self.found is not None:
             self.momentum.before(self.found, self.every if self.begun else 1)
             self.begun = True
-        yield
+        with self.alignment.update() if self.alignment else contextlib.nullcontext():
+            yield
         if self.entered:
             routes, shares, update = self.momentum.after()
             self.ledger.add(routes, shares, self.momentum.start, update)
@@ -101,6 +107,8 @@ class Account:
         if self.every:
             self.ledger.look(self.position)
             yield from (replace(row, grid=self.name) for row in self.ledger.measurements())
+        if self.alignment:
+            yield from self.alignment.rows()
 
     def force_rows(self) -> Iterator[Measurement]:
         """Closure and forces of the batch just seen, where it was entered."""
@@ -116,12 +124,15 @@ class Account:
     def state_dict(self) -> dict:
         """Everything that must survive for a resumed run to keep the same account."""
         momentum, ledger = self.momentum.state_dict(), self.ledger.state_dict()
-        return {"momentum": momentum, "ledger": ledger, "begun": self.begun}
+        alignment = self.alignment and self.alignment.state_dict()
+        return {"momentum": momentum, "ledger": ledger, "alignment": alignment, "begun": self.begun}
 
     def load_state_dict(self, state: Mapping) -> None:
         self.momentum.load_state_dict(state["momentum"])
         self.ledger.load_state_dict(state["ledger"])
         self.begun = state["begun"]
+        if self.alignment:
+            self.alignment.load_state_dict(state["alignment"])
 
 
 def _mean_over_processes(found: RouteGradients) -> RouteGradients:

@@ -1,4 +1,4 @@
-"""Putting shuffled images back together by the position embedding: what it says as it stands, and by the path it took."""
+"""Putting shuffled images back together by the position embedding: as it stands, and by the path it took."""
 
 from __future__ import annotations
 

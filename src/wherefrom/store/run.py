@@ -197,6 +197,11 @@ class RunDirectory:
             rows = reader.execute(query + " ORDER BY rowid", database.plain(values)).fetchall()
         return database.typed(pd.DataFrame(rows, columns=list(database.ROW)))
 
+    def account(self) -> dict[str, float]:
+        """The largest `route_closure` and `ledger_residual` recorded: what routes and ledgers miss; empty without."""
+        table = self.measurements(("route_closure", "ledger_residual"))
+        return table.groupby("measure").value.max().dropna().to_dict()
+
     def array(self, name: str, step: int, layer: int | None = None) -> np.ndarray:
         """One recorded array.
 
