@@ -7,10 +7,11 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
+from typing import Any, Protocol
 
 import safetensors.torch
 import torch
@@ -20,9 +21,15 @@ from torch import nn
 from wherefrom.catalogue import Measurement
 from wherefrom.config import TrainConfig, to_dict
 from wherefrom.geometry import PatchGrid
-from wherefrom.observe.account import Account
-from wherefrom.observe.unscrambling import Unscrambling
 from wherefrom.store import RunDirectory
+
+
+class Stateful(Protocol):
+    """Whatever must survive for a resumed run to go on as if it had not stopped."""
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state_dict: Any, /) -> Any: ...
 
 
 def due(step: int, every: int) -> bool:
@@ -55,40 +62,24 @@ class Record:
                 self.end("stopped", "interrupted")
                 raise
 
-    def restore(
-        self,
-        step: int,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        account: Account | None,
-        places: Unscrambling | None = None,
-    ) -> None:
+    def restore(self, step: int, model: nn.Module, parts: Mapping[str, Stateful | None]) -> None:
         """Load the checkpoint of `step` and forget what was recorded from there on."""
         if step:
             parameters, state = self.run.checkpoint(step)
             model.load_state_dict(safetensors.torch.load(parameters))
             saved = torch.load(BytesIO(state), weights_only=True)
-            optimizer.load_state_dict(saved["optimizer"])
-            if account:
-                account.load_state_dict(saved["account"])
-            if places:
-                places.load_state_dict(saved["places"])
+            for name, part in parts.items():
+                if part is not None:
+                    part.load_state_dict(saved[name])
         if self.rank == 0:
             self.run.forget_after(step - 1)
 
-    def checkpoint(
-        self,
-        step: int,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        account: Account | None,
-        places: Unscrambling | None = None,
-    ) -> None:
+    def checkpoint(self, step: int, model: nn.Module, parts: Mapping[str, Stateful | None]) -> None:
+        """Write the model, and whatever else must survive, if this step is due."""
         if self.rank or not (step == self.config.steps or (step and due(step, self.config.record.checkpoint_every))):
             return
         state = BytesIO()
-        kept = {"optimizer": optimizer, "account": account, "places": places}
-        torch.save({name: each and each.state_dict() for name, each in kept.items()}, state)
+        torch.save({name: None if part is None else part.state_dict() for name, part in parts.items()}, state)
         parameters = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
         self.run.write_checkpoint(step, safetensors.torch.save(parameters), state.getvalue())
 

@@ -79,13 +79,14 @@ def fit(
         grids = grids_of(model, batches)
         account = make_account(model, optimizer, grids, config, cut, batches.probe(ALIGNMENT_PROBE)[0].to(device))
         places = follow_places(model.pos_embed, grids)
+        parts = {"optimizer": optimizer, "account": account, "places": places}
         record = Record(config, model.grid, out, rank, resume)
         with record.writing() as first:
             if record.finished:
                 return record.run
-            record.restore(first, model, optimizer, account, places)
+            record.restore(first, model, parts)
             for step in range(first, config.steps):
-                record.checkpoint(step, model, optimizer, account, places)
+                record.checkpoint(step, model, parts)
                 if due(step, config.record.probe_every) and rank == 0:
                     record.add(*observe(model, batches, grids, config, device, record, step, places))
                     record.add(account.rows() if account else [])
@@ -112,7 +113,7 @@ def fit(
                 record.write(step)
                 if progress:
                     progress(step + 1, mean_loss)
-            record.checkpoint(config.steps, model, optimizer, account, places)
+            record.checkpoint(config.steps, model, parts)
             if rank == 0:
                 record.add(*observe(model, batches, grids, config, device, record, config.steps, places))
                 record.add(account.rows() if account else [])

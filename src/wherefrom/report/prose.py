@@ -86,7 +86,7 @@ PROSE = {
         """The model of the shuffled arm never sees a picture whole: its patches are permuted, the same way for every
         image. If training tells the position embedding who is near whom, whoever reads only the position embedding
         can undo the permutation, up to turning and mirroring. Two readings: the table as it is at a step, and the path
-        it has taken, step by step, until then. The score is the share of patches that were neighbours and are again.""",
+        it has taken, step by step, until then. The score: the share of patches that were neighbours and are again.""",
         """An arrangement at chance keeps about one in twenty pairs of neighbours on an 8 × 8 grid. Putting patches
         together is no feat as such: the pixels at their borders are enough, as the dotted line shows. The point is
         that the position embedding is given no pixel, only the gradient of a loss that never mentions places.""",
