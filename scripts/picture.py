@@ -1,4 +1,9 @@
-"""Draw docs/images/result.png, the picture in README.md, from a study: python scripts/picture.py runs/study."""
+"""Draw the pictures of the documents from studies.
+
+python scripts/picture.py result runs/study    # docs/images/result.png, in README.md
+python scripts/picture.py routes runs/cifar    # docs/images/routes.png, in docs/where-it-came-from.md
+python scripts/picture.py cuts runs/cifar      # docs/images/cuts.png, there too
+"""
 
 from __future__ import annotations
 
@@ -10,11 +15,12 @@ from matplotlib.figure import Figure
 import wherefrom as wf
 from wherefrom.config import RunKey
 
-TARGET = Path(__file__).resolve().parents[1] / "docs" / "images" / "result.png"
+IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 PANELS = {"natural": "natural images", "shuffled": "shuffled, read on the true grid", "scrambled": "scrambled"}
 
 
-def main(path: str) -> None:
+def result(path: str) -> Figure:
+    """The map in three arms, and how it forms."""
     study = wf.open_study(path)
     figure = Figure(figsize=(13, 3.6), layout="constrained", dpi=110)
     axes = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.35])
@@ -27,8 +33,27 @@ def main(path: str) -> None:
         wf.plot.similarity_tiles(similarity, grid, ax, title=title, limit=0.5, colour_bar=arm == "scrambled")
     table = study.measurements()
     wf.plot.falloff_over_steps(table[table.num_heads == study.num_heads], axes[3])
-    TARGET.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(TARGET)
+    return figure
+
+
+def routes(path: str) -> Figure:
+    """What each route has built over training."""
+    figure = Figure(figsize=(6.5, 4.2), layout="constrained", dpi=110)
+    ax = wf.plot.ledger_over_steps(wf.open_study(path).measurements(), ax=figure.subplots())
+    ax.get_legend().set_frame_on(True)
+    return figure
+
+
+def cuts(path: str) -> Figure:
+    """The arms with a route cut."""
+    figure = Figure(layout="constrained", dpi=110)
+    wf.plot.cut_arms(wf.open_study(path).measurements(), figure)
+    return figure
+
+
+def main(name: str, path: str) -> None:
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    {"result": result, "routes": routes, "cuts": cuts}[name](path).savefig(IMAGES / f"{name}.png")
 
 
 if __name__ == "__main__":
