@@ -83,6 +83,9 @@ class Account:
         """Split the gradient that has arrived; take what is cut out of it."""
         if self.tap is None:
             return
+        if self.parameter.grad is not None and not self.parameter.grad.isfinite().all():
+            self.entered, self.found = False, None  # the update spoils the model, and the next loss will say so
+            return
         found = _mean_over_processes(self.tap.gradients())
         self.closure = found.closure
         self.found = self.cut.kept(found)
