@@ -77,7 +77,7 @@ def fit(
         share = slice(rank, None, world)
         forward = nn.parallel.DistributedDataParallel(model) if world > 1 else model
         grids = grids_of(model, batches)
-        account = make_account(model, optimizer, grids, config, cut, batches.probe(ALIGNMENT_PROBE)[0].to(device))
+        account = make_account(model, optimizer, grids, config, cut, batches)
         places = follow_places(model.pos_embed, grids)
         parts = {"optimizer": optimizer, "account": account, "places": places}
         record = Record(config, model.grid, out, rank, resume)
@@ -195,14 +195,17 @@ def make_account(
     grids: dict[str, PatchGrid],
     config: TrainConfig,
     cut: Cut,
-    images: Tensor,
+    batches: Batches,
 ) -> Account | None:
     """The account of pos_embed, where one is asked for or a route to pos_embed is cut."""
     every, second = config.record.ledger_every, config.record.alignment_ledger
     if not (every or second or cut.routes):
         return None
     name = "true" if "true" in grids else "model"
-    alignment = AlignmentLedger(model, optimizer, grids[name], images, name) if second else None
+    alignment = None
+    if second:
+        images = batches.probe(ALIGNMENT_PROBE)[0].to(model.head.weight.device)
+        alignment = AlignmentLedger(model, optimizer, grids[name], images, name)
     return Account(model, optimizer, grids[name], name, cut, every, alignment)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -87,9 +87,13 @@ class Batches:
         return self._held_out(chosen)
 
     def _held_out(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        orders = self._orders("scramble test", 0, len(self.data.test_images))
+        orders = self._test_orders
         images = normalised(self.data.test_images[chosen])
         return self._arranged(images, None if orders is None else orders[chosen]), self.data.test_labels[chosen]
+
+    @cached_property
+    def _test_orders(self) -> Tensor | None:
+        return self._orders("scramble test", 0, len(self.data.test_images))
 
     def _orders(self, purpose: str, step: int, count: int) -> Tensor | None:
         """Scrambled arm: a permutation of the patches for each of `count` images, `image patch`."""
