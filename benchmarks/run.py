@@ -51,7 +51,7 @@ def main() -> None:
 # ---- time
 
 
-def in_turn(first: Callable, second: Callable, repeats: int, limit: float) -> dict:
+def in_turn(first: Callable, second: Callable, repeats: int, limit: float | None) -> dict:
     """Median seconds of both, and the median of the ratios of neighbours."""
     first(), second()
     pairs = [(_seconds(first), _seconds(second)) for _ in range(repeats)]
@@ -174,7 +174,7 @@ def ledger(repeats: int) -> dict:
 
         return step
 
-    return in_turn(trained(True), trained(False), 5 * repeats, 1.3)
+    return in_turn(trained(True), trained(False), 5 * repeats, None)
 
 
 def import_time(repeats: int) -> dict:

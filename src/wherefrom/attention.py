@@ -65,7 +65,7 @@ class AttentionRecord:
 
         So it is for patch queries of the last layer where a class token is the only read-out.
         """
-        return ~self._grad_z().ne(0).any(-1).any(0).any(0)
+        return self._grad_z().abs().amax(-1).amax((0, 1)) == 0
 
     def tile(self, queries: slice = slice(None), examples: slice = slice(None)) -> AttentionTile:
         """All keys of some queries of some examples."""
@@ -212,6 +212,13 @@ class AttentionTile:
     @property
     def implied_target(self) -> Float[Tensor, "batch head query key"]:
         return self.attn + self.pressure
+
+    def advantage_and_pressure(self) -> tuple[Tensor, Tensor]:
+        """Both, and nothing else kept: made in the memory of G and A, which is what half the time would go to."""
+        attn, grad = self.scores.softmax(-1), self.grad_z @ self.record.values[self.examples].mT
+        gain = (attn * grad).sum(-1, keepdim=True)
+        advantage = torch.sub(gain, grad, out=grad)
+        return advantage, attn.mul_(advantage)
 
     def _bias(self, bias: Tensor) -> Tensor:
         full = bias.expand(self.record.num_examples, self.record.num_heads, -1, self.record.num_tokens)

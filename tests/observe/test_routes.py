@@ -77,6 +77,13 @@ class Parallel(FusedBlock):
         return x + self.ls1(self.attn(self.norm1(x))) + self.ls2(self.mlp(self.norm2(x)))
 
 
+class Scaled(FusedBlock):
+    """A stream that is not passed on as it is."""
+
+    def forward(self, x):
+        return 0.5 * super().forward(x)
+
+
 class ParallelSharedNorm(FusedBlock):
     def forward(self, x):
         y = self.norm1(x)
@@ -153,11 +160,8 @@ def by_probes(vit, images, labels):
             heads.append((q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v)
         project = block.attn.proj if hasattr(block.attn, "proj") else block.attn.w_o
         attended = ls1(project(torch.cat(heads, -1)))
-        if isinstance(block, Parallel):
-            x = x + attended + ls2(block.mlp(block.norm2(probed(x, "mlp", layer))))
-        else:
-            x = x + attended
-            x = x + ls2(block.mlp(block.norm2(probed(x, "mlp", layer))))
+        x = x + attended
+        x = x + ls2(block.mlp(block.norm2(probed(x, "mlp", layer))))
     loss = F.cross_entropy(read_of(vit, probed(x, "residual")), labels)
     found = torch.autograd.grad(loss, list(probes.values()))
     prefix = vit.num_prefix_tokens
@@ -178,7 +182,6 @@ MODELS = {
     "no_embed_class": lambda: TimmLike(embed_class=False),
     "registers": lambda: TimmLike(prefix=3),
     "rms_norm": lambda: TimmLike(norm=nn.RMSNorm),
-    "parallel": lambda: TimmLike(Parallel),
 }
 
 
@@ -206,7 +209,9 @@ def test_routes_add_up(depth, pool):
 @pytest.mark.parametrize(
     ("block", "error", "sentence"),
     [
-        (PostNorm, RuntimeError, "routes add up only in a pre-norm model"),
+        (PostNorm, ValueError, "layer 0 of TimmLike makes queries, keys and values before its norm1 is called"),
+        (Parallel, ValueError, "layer 0 of TimmLike runs attention and MLP in parallel"),
+        (Scaled, RuntimeError, "routes add up only in a pre-norm model"),
         (ParallelSharedNorm, RuntimeError, "mlp of layer 0 of TimmLike was never called as a module"),
     ],
 )

@@ -70,7 +70,17 @@ def layer_sums(record: AttentionRecord, grids: Mapping[str, PatchGrid], gradient
         if not gradients_only:
             _add(heads, _score_variance(record, queries))
     images = torch.tensor([(record.num_examples + 1) // 2, record.num_examples // 2], dtype=torch.float64)
+    if silent is not None:
+        for name, places in grids.items():
+            pairs["heard", name] = images[:, None, None, None] * _heard(silent, places).repeat(record.num_heads, 1, 1)
     return LayerSums(grids, images, pairs, heads)
+
+
+def _heard(silent: Tensor, grid: PatchGrid) -> Float[Tensor, "dy dx"]:
+    """How many pairs of an image have a query that a gradient reaches, by offset."""
+    index = torch.as_tensor(grid.offset_index)[~silent.cpu()]
+    counts = torch.bincount(index.flatten(), minlength=grid.num_offsets)
+    return counts.double().unflatten(0, (2 * grid.height - 1, 2 * grid.width - 1))
 
 
 def _patch_queries(record: AttentionRecord, grid: PatchGrid) -> AttentionRecord:
@@ -97,19 +107,13 @@ def _image_sums(
     rows: dict[str, Tensor] = {}
     for tile in record.tiles(queries, examples):
         if silent is not None:
-            _add(pairs, {"pressure": tile.pressure.sum(0), "advantage": tile.row_gain.sum(0)})
+            made = tile.advantage_and_pressure() if gradients_only else (tile.advantage, tile.pressure)
+            _add(pairs, {"advantage": made[0].sum(0), "pressure": made[1].sum(0)})
         if not gradients_only:
             _add(pairs, _attention_pairs(tile))
             _add(rows, _attention_rows(tile))
-    q, k = record.q[examples, :, queries], record.k[examples]
-    grad_z = record.grad_z
-    if (
-        grad_z is not None and silent is not None
-    ):  # advantage = row gain − G, and the sum of G over images is one product of long vectors
-        gain = _product(grad_z[examples, :, queries], record.values[examples])
-        pairs["advantage"] = pairs["advantage"] - gain
-        pairs["heard"] = (~silent[queries, None]).to(gain).expand_as(gain) * len(q)
     if not gradients_only:
+        q, k = record.q[examples, :, queries], record.k[examples]
         pairs["qk_alignment"] = _product(normalize(q, dim=-1), normalize(k, dim=-1))
     prefix = record.num_tokens - record.q.shape[2]
     return {name: value if name == "patch_attn" else value[..., prefix:] for name, value in pairs.items()}, rows
@@ -161,4 +165,7 @@ def _product(a: Float[Tensor, "batch head query d"], b: Float[Tensor, "batch hea
 
 def _add(sums: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
     for name, value in more.items():
-        sums[name] = sums[name] + value if name in sums else value
+        if name in sums:
+            sums[name] += value
+        else:
+            sums[name] = value

@@ -56,7 +56,8 @@ class Tap:
             _refuse_unknown(layer, query, key, dropout_p, is_causal, enable_gqa)
             record = _record(query, key, value, attn_mask, scale)
             if z.requires_grad:
-                z.register_hook(lambda grad: self._arrive(layer, record, grad))
+                waiting = [record]  # let go when the gradient arrives; what listens lives as long as the whole graph
+                z.register_hook(lambda grad: self._arrive(layer, waiting, grad))
             elif not torch.is_grad_enabled():
                 self._deliver(layer, record)
         return z
@@ -78,7 +79,11 @@ class Tap:
                 f"them; call backward() on a loss of all layers inside the tap, with nothing detached in between"
             )
 
-    def _arrive(self, layer: int, record: AttentionRecord, grad: Tensor) -> None:
+    def _arrive(self, layer: int, waiting: list[AttentionRecord], grad: Tensor) -> None:
+        if not waiting:  # the same graph once more: `expect` will refuse the count
+            self.records += 1
+            return
+        record = waiting.pop()
         grad_z = _float(grad.detach()) * (len(grad) / self.loss_scale)
         self._deliver(layer, AttentionRecord(record.q, record.k, record.v, record.scale, grad_z, record.bias))
 

@@ -12,7 +12,7 @@ gradients that autograd has computed anyway. The gradients are the batch's own, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wherefrom.models.backbone import Layer, as_backbone
+from wherefrom.observe.branches import ONE_PASS, Branch, moments
 
 KINDS = ("residual", "q", "k", "v", "mlp")
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
@@ -56,18 +57,26 @@ class RouteGradients:
         return float((self.gradients.sum(0) - self.total).norm() / self.total.norm().clamp(min=1e-30))
 
 
+Place = tuple[str, int | None]
+"""What a gradient arrives at: `residual`, a projection such as `q` or `qkv`, or `mlp`; and its layer."""
+
+
 class RouteTap:
     """Splits the one backward pass made inside `with RouteTap(model) as tap:`; then `tap.gradients()`.
 
+    Each gradient is summed over the batch as it arrives, so that nothing of the pass is kept.
+
     Raises:
-        ValueError: for a model whose layers are not known or that learns no position embedding.
+        ValueError: for a model whose layers are not known or that learns no position embedding; inside the scope, for a
+            layer whose two branches start from the same tokens.
     """
 
     def __init__(self, model: nn.Module):
         self.backbone = as_backbone(model)
-        self.seen: dict[tuple[str, int | None], Tensor] = {}
-        self.inputs: dict[tuple[str, int], Tensor] = {}
-        self.outputs: dict[tuple[str, int | None], Tensor] = {}
+        self.layers = self.backbone.layers
+        self.prefix = self.backbone.grid.num_prefix_tokens
+        self.sums: dict[Place, Float[Tensor, "part patch width"]] = {}
+        self.called: set[Place] = set()
         self._handles: list = []
         self.parameter = self.backbone.pos_parameter
         if self.parameter is None:
@@ -76,15 +85,13 @@ class RouteTap:
             )
 
     def __enter__(self) -> RouteTap:
-        layers = self.backbone.layers
-        for number, layer in enumerate(layers):
-            self._listen(layer.norm1, number, "norm1")
-            self._listen(layer.norm2, number, "norm2")
-            for name, projection in layer.projections.items():
-                self._handles.append(projection.register_forward_hook(partial(self._output, (name, number))))
-        self._handles.append(layers[-1].block.register_forward_hook(partial(self._output, ("residual", None))))
         assert self.parameter is not None
-        self._handles.append(self.parameter.register_hook(partial(self._keep, ("total", None))))
+        self._spare = self.parameter.detach().new_empty(0)
+        for number, layer in enumerate(self.layers):
+            self._listen(number, layer)
+        self._handles.append(self.layers[-1].block.register_forward_hook(self._leave))
+        # copied: a parameter's gradient is changed in place later, by clipping or by the sum over processes
+        self._handles.append(self.parameter.register_hook(lambda grad: self._keep(("total", None), grad.clone())))
         return self
 
     def __exit__(self, *_) -> None:
@@ -99,14 +106,17 @@ class RouteTap:
         Raises:
             RuntimeError: if the routes do not add up to autograd's gradient, as in a post-norm model.
         """
-        if ("total", None) not in self.seen:
+        if ("total", None) not in self.sums:
             raise RuntimeError(f"no gradient reached the position embedding of {self.backbone.name} inside the scope")
-        prefix = self.backbone.grid.num_prefix_tokens
-        parts = [(Route("residual"), self._gradient("residual", None).sum(0)[prefix:])]
-        for number, layer in enumerate(self.backbone.layers):
-            parts += self._layer_parts(number, layer)
-        total = self.backbone.patch_rows(self.seen["total", None])
-        found = RouteGradients(tuple(r for r, _ in parts), torch.stack([g for _, g in parts]), total)
+        total = self.backbone.patch_rows(self.sums["total", None])
+        routes, sums = [Route("residual")], [self._sum(("residual", None), 1, total)]
+        for number, layer in enumerate(self.layers):
+            for name in layer.projections:  # "qkv" is one projection for three kinds
+                routes += [Route(kind, number, head) for kind in name for head in range(layer.num_heads)]
+                sums.append(self._sum((name, number), len(name) * layer.num_heads, total))
+            routes.append(Route("mlp", number))
+            sums.append(self._sum(("mlp", number), 1, total))
+        found = RouteGradients(tuple(routes), torch.cat(sums), total)
         if not found.closure <= TOLERANCE[total.dtype]:
             raise RuntimeError(
                 f"the routes of {self.backbone.name} miss autograd's gradient on pos_embed by {found.closure:.1e} of "
@@ -114,113 +124,87 @@ class RouteTap:
             )
         return found
 
-    # ---- listening
-
-    def _listen(self, norm: nn.Module, number: int, name: str) -> None:
-        def note(_, inputs, output):
-            if output.requires_grad:  # not an evaluation in between
-                self.inputs[name, number] = inputs[0].detach()
-            if name == "norm2":
-                self._output(("mlp", number), None, None, output)
-
-        self._handles.append(norm.register_forward_hook(note))
-
-    def _output(self, key: tuple[str, int | None], _module, _inputs, output: Tensor) -> None:
-        if output.requires_grad:
-            self.outputs[key] = output.detach()
-            output.register_hook(partial(self._keep, key))
-
-    def _keep(self, key: tuple[str, int | None], grad: Tensor) -> None:
-        if key in self.seen:
-            raise RuntimeError("routes split one backward pass; use a new RouteTap for each batch")
-        # a parameter's own gradient is changed in place later, by clipping or by the sum over processes
-        self.seen[key] = grad.detach().clone() if key[0] == "total" else grad.detach()
-
-    # ---- one layer
-
-    def _gradient(self, name: str, number: int | None) -> Tensor:
+    def _sum(self, place: Place, parts: int, total: Tensor) -> Float[Tensor, "part patch width"]:
         """What came back to an output; 0 where nothing did, as behind a detach. Closure tells whether that is true."""
-        if (name, number) not in self.outputs:
+        if place not in self.called:
+            name, number = place
             where = "the last layer" if number is None else f"{name} of layer {number}"
             raise RuntimeError(
                 f"{where} of {self.backbone.name} was never called as a module with gradients on, so its route cannot "
                 f"be told; routes need a pre-norm layer with norm1, attn (qkv, or w_q, w_k, w_v) and norm2, each called"
             )
-        if (name, number) in self.seen:
-            return self.seen[name, number]
-        return torch.zeros_like(self.outputs[name, number])
+        return self.sums.get(place, total.new_zeros(parts, *total.shape))
 
-    def _layer_parts(self, number: int, layer: Layer) -> Iterator[tuple[Route, Float[Tensor, "patch width"]]]:
-        prefix = self.backbone.grid.num_prefix_tokens
-        normed = Normed(layer.norm1, self.inputs["norm1", number][:, prefix:])
-        for part in self._projected(number, layer):
-            by_head = normed.back(part, layer.num_heads)
-            yield from ((Route(part.kind, number, head), sums) for head, sums in enumerate(by_head))
-        gradient = self._gradient("mlp", number)
-        mlp = back_through(layer.norm2, self.inputs["norm2", number], gradient)
-        yield Route("mlp", number), mlp.sum(0)[prefix:]
+    # ---- listening
 
-    def _projected(self, number: int, layer: Layer) -> Iterator[Projected]:
-        prefix = self.backbone.grid.num_prefix_tokens
-        for name, projection in layer.projections.items():
-            kinds = tuple(name)  # "qkv" is one projection for three kinds
-            bias = projection.weight.new_zeros(len(projection.weight)) if projection.bias is None else projection.bias
-            gradient = self._gradient(name, number)
-            tensors = (self.outputs[name, number][:, prefix:], gradient[:, prefix:])
-            parts = [x.chunk(len(kinds)) for x in (projection.weight, bias)]
-            parts += [x.chunk(len(kinds), -1) for x in tensors]
-            yield from (Projected(*part) for part in zip(kinds, *parts, strict=True))
+    def _listen(self, number: int, layer: Layer) -> None:
+        started: list[Branch] = []  # attention's, between norm1 and norm2
 
+        def begin(norm, inputs, output):
+            if output.requires_grad:  # not an evaluation in between
+                started[:] = [self._branch(norm, inputs[0], output)]
+                self._await(output, partial(self._close, number, started[0]))
 
-@dataclass(frozen=True)
-class Projected:
-    """Queries, keys or values before they are cut into heads: output = weight y + bias, and the gradient on it."""
+        def project(name, projection, _, output):
+            if output.requires_grad:
+                self._refuse_post_norm(number, started)
+                branch = started[0]
+                branch.expect(name, self._patches(output), projection, layer.num_heads * len(name))
+                self._await(output, partial(branch.take, name))
+                self.called.add((name, number))
 
-    kind: str
-    weight: Float[Tensor, "out width"]
-    bias: Float[Tensor, " out"]
-    output: Float[Tensor, "batch patch out"]
-    grad: Float[Tensor, "batch patch out"]
+        def turn(norm, inputs, output):
+            if output.requires_grad:
+                branch = self._branch(norm, inputs[0], output)
+                self._refuse_parallel(number, branch, *started)
+                started.clear()
+                branch.expect("mlp", self._patches(output))
+                self._await(output, partial(branch.take, "mlp"))
+                self._await(output, partial(self._close, number, branch))
+                self.called.add(("mlp", number))
 
-    def of_zero(self, norm: nn.LayerNorm) -> Float[Tensor, " out"]:
-        """The output where the normalised input is 0: weight β + bias."""
-        return self.bias if norm.bias is None else self.bias + self.weight @ norm.bias
+        hooks = {layer.norm1: begin, layer.norm2: turn}
+        hooks |= {projection: partial(project, name) for name, projection in layer.projections.items()}
+        self._handles += [module.register_forward_hook(hook) for module, hook in hooks.items()]
 
+    def _leave(self, _module, _inputs, output: Tensor) -> None:
+        if output.requires_grad:
+            self._await(output, lambda grad: self._keep(("residual", None), grad.sum(0)[None]))
+            self.called.add(("residual", None))
 
-class Normed:
-    """y = LayerNorm(x), and how a gradient on projections of y goes back to x, summed over the batch.
+    def _await(self, output: Tensor, arrive: Callable[[Tensor], None]) -> None:
+        @torch.no_grad()
+        def listen(grad):
+            arrive(self._patches(grad))
 
-    With x̂ the normalised input, r = 1/deviation, γ the norm's weight and d the gradient on W y of one head,
+        output.register_hook(listen)
 
-        Σ_b ∂L/∂x = Σ_b r (w − mean(w) − x̂ mean(w ⊙ x̂)),   w = γ ⊙ Wᵀ d
+    def _close(self, number: int, branch: Branch, _grad: Tensor) -> None:
+        for name, parts in branch.parts().items():
+            self._keep((name, number), parts)
 
-    is had without ever making w for each image: w enters as Σ_b r d, and mean(w ⊙ x̂) = d · (W (γ ⊙ x̂)) / width.
-    """
+    def _keep(self, place: Place, parts: Tensor) -> None:
+        if place in self.sums:
+            raise RuntimeError(ONE_PASS)
+        self.sums[place] = parts
 
-    def __init__(self, norm: nn.Module, x: Float[Tensor, "batch patch width"]):
-        self.norm, self.x = norm, x
-        if isinstance(norm, nn.LayerNorm):
-            self.normal, _, self.r = torch.native_layer_norm(x, norm.normalized_shape, None, None, norm.eps)
+    def _patches(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch patch width"]:
+        return x.detach()[:, self.prefix :]
 
-    def back(self, part: Projected, num_heads: int) -> Float[Tensor, "head patch width"]:
-        """Σ_b ∂L/∂x by head."""
-        d, weight = part.grad, part.weight
-        heads = d.unflatten(-1, (num_heads, -1))
-        by_head = weight.unflatten(0, (num_heads, -1))
-        if not isinstance(self.norm, nn.LayerNorm):
-            parts = [back_through(self.norm, self.x, heads[:, :, h] @ by_head[h]).sum(0) for h in range(num_heads)]
-            return torch.stack(parts)
-        scaled = by_head if self.norm.weight is None else by_head * self.norm.weight
-        projected = (part.output - part.of_zero(self.norm)).unflatten(-1, (num_heads, -1))  # W (γ ⊙ x̂)
-        summed = torch.einsum("bn,bnhd->hnd", self.r[..., 0], heads)
-        w = summed @ scaled
-        along = (heads * projected).sum(-1) * self.r / self.x.shape[-1]
-        return w - w.mean(-1, keepdim=True) - torch.einsum("bnh,bnc->hnc", along, self.normal)
+    def _branch(self, norm: nn.Module, x: Tensor, y: Tensor) -> Branch:
+        mean, r = (self._patches(moment) for moment in moments(norm, x.detach(), y))
+        return Branch(norm, self._patches(x), (mean, r), self._spare)
 
+    def _refuse_post_norm(self, number: int, started: list[Branch]) -> None:
+        if not started:
+            raise ValueError(
+                f"layer {number} of {self.backbone.name} makes queries, keys and values before its norm1 is called, as "
+                f"post-norm layers do; routes add up only in a pre-norm layer"
+            )
 
-def back_through(norm: nn.Module, x: Tensor, grad: Tensor) -> Tensor:
-    """J_normᵀ grad at x, by autograd on the norm alone."""
-    with torch.enable_grad():
-        start = x.detach().requires_grad_()
-        (back,) = torch.autograd.grad(norm(start), start, grad)
-    return back
+    def _refuse_parallel(self, number: int, mlp: Branch, *attention: Branch) -> None:
+        if any(branch.x.data_ptr() == mlp.x.data_ptr() for branch in attention):
+            raise ValueError(
+                f"layer {number} of {self.backbone.name} runs attention and MLP in parallel, both from the same "
+                f"tokens; routes need a pre-norm layer in which the MLP follows attention"
+            )
