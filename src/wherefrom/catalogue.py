@@ -135,6 +135,11 @@ MEASURES: dict[str, Measure] = {
             "Mean distance at which a patch looks, self included.", _RAGHU,
         ),
         Measure(
+            "offset_sharpness", "nats", 0, None, "0", _RENORMALISED,
+            "How far the offsets at which a head looks are from those of uniform attention (Kullback-Leibler "
+            "divergence; at most ln of the number of patches).",
+        ),
+        Measure(
             "attention_entropy", "nats", 0, None, "ln(number of tokens)", "patch queries, all keys",
             "Entropy of a patch's attention.",
         ),
@@ -144,7 +149,8 @@ MEASURES: dict[str, Measure] = {
         ),
         Measure("attn", "share", 0, 1, "1 / number of tokens", _PATCH_PAIRS, "Mean attention of a pair of patches."),
         Measure(
-            "qk_alignment", "cosine", -1, 1, "0", _PATCH_PAIRS, "Mean cosine of query and key of a pair of patches.",
+            "qk_alignment", "cosine", -1, 1, "0", _PATCH_PAIRS,
+            "Mean cosine of query and key of a pair of patches, as attention gets them (with rope: turned).",
         ),
         Measure(
             "angle_share", "share", 0, 1, "", _PATCH_PAIRS,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wherefrom.catalogue import Measurement
 from wherefrom.measures.alignment import share_of_means
-from wherefrom.measures.heads import head_divergence, one_minus_correlation
+from wherefrom.measures.heads import head_divergence, offset_sharpness, one_minus_correlation
 from wherefrom.measures.pairs import by_distance, by_relation
 from wherefrom.measures.sums import LayerSums
 
@@ -73,7 +73,9 @@ def _head_values(sums: LayerSums) -> dict[str, Float[Tensor, " head"]]:
     for name, places in sums.grids.items():
         lengths = torch.as_tensor(places.offset_distances)
         if name == "model":
-            values["attention_distance"] = (sums.pairs["patch_attn", name].sum(0) * lengths).sum((1, 2)) / rows
+            mass = sums.pairs["patch_attn", name].sum(0) / rows
+            values["attention_distance"] = (mass * lengths).sum((1, 2))
+            values["offset_sharpness"] = offset_sharpness(mass, torch.as_tensor(places.offset_counts).to(mass))
     return values
 
 
