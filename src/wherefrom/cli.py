@@ -76,7 +76,7 @@ class StudyOptions(StudyConfig):
 
 
 def study(
-    config: Annotated[StudyOptions, arg(name="")] = StudyOptions(),  # noqa: B008 - frozen
+    config: Annotated[StudyOptions, arg(name="")] = StudyOptions(),
     out: Annotated[Path, arg(aliases=["-o"])] = Path("runs/study"),
     quick: bool = False,
     jobs: int = 0,
@@ -102,11 +102,11 @@ def study(
     from wherefrom import display, studies
 
     console = Console(stderr=True)
-    config = studies.quick_study(config) if quick else config
-    opening = f"{len(config.runs())} runs of {config.steps} steps on {config.data}; recorded in {out}"
+    runs: StudyConfig = studies.quick_study(config) if quick else config
+    opening = f"{len(runs.runs())} runs of {runs.steps} steps on {runs.data}; recorded in {out}"
     try:
         with display.study_progress(console, opening) as report:
-            result = studies.run_study(config, out, jobs=jobs, report=report)
+            result = studies.run_study(runs, out, jobs=jobs, report=report)
     except KeyboardInterrupt:
         say(f"wherefrom: interrupted; everything recorded so far is kept in {out}; the same command goes on from there")
         return INTERRUPTED

@@ -233,9 +233,9 @@ class StudyConfig:
             record = replace(config.record, ledger_every=0, alignment_ledger=False)
         else:
             record = replace(config.record, ledger_every=1) if ledger else config.record
+        config = replace(config, seed=key.seed, record=record)
         cut = key.arm.startswith(CUT)
-        own = {"cut": key.arm.removeprefix(CUT)} if cut else {"arm": cast(Arm, key.arm)}
-        return replace(config, seed=key.seed, record=record, **own)
+        return replace(config, cut=key.arm.removeprefix(CUT)) if cut else replace(config, arm=cast(Arm, key.arm))
 
 
 def _refuse_below(least: int, config: object, *names: str) -> None:

@@ -20,10 +20,8 @@ def roles_held(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The columns of `table` up to `measure`, `role` and `has`; empty where no roles were recorded.
     """
-    parts = (
-        table["measure"].astype(str).str.extract(r"^role_([a-z]+)_(low|threshold)$").set_axis(["role", "part"], axis=1)
-    )
-    rows = table.assign(**parts)[parts["role"].isin(ROLES)]
+    parts = table["measure"].astype(str).str.extract(r"^role_([a-z]+)_(low|threshold)$")
+    rows = table.assign(role=parts[0], part=parts[1])[parts[0].isin(ROLES)]
     low, threshold = (rows[rows["part"] == part] for part in ("low", "threshold"))
     keys = ["run", "step", "layer", "head", "role"]
     both = low.merge(threshold[[*keys, "value"]], on=keys, suffixes=("", "_of_null"))
@@ -34,10 +32,9 @@ def roles_held(table: pd.DataFrame) -> pd.DataFrame:
 
 def roles_per_head(table: pd.DataFrame) -> pd.DataFrame:
     """How many roles each head has: rows like those of `table`, whose `value` is that number."""
-    held = roles_held(table)
-    keys = ["run", "step", "layer", "head"]
-    counts = held.groupby(keys, as_index=False)["has"].sum().rename(columns={"has": "value"})
-    return held.drop(columns=["role", "has"]).drop_duplicates(keys).merge(counts.astype({"value": float}), on=keys)
+    held, keys = roles_held(table), ["run", "step", "layer", "head"]
+    counts = held.groupby(keys)["has"].sum().astype(float).rename("value")
+    return held.drop(columns=["role", "has"]).drop_duplicates(keys).join(counts, on=keys)
 
 
 def different_roles(table: pd.DataFrame) -> pd.DataFrame:

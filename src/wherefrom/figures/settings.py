@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +53,7 @@ def final_values(table: pd.DataFrame) -> pd.DataFrame:
     parts = [_rows(table, measure).assign(measure=measure) for measure in OUTCOMES]
     last = pd.concat([first_and_last(part)[1] for part in parts if len(part)] or [table.iloc[:0]])
     keys = ["run", "seed", "setting_value", "measure"]
-    return last.dropna(subset=["value"]).groupby(keys, sort=False, as_index=False)["value"].mean()
+    return last.dropna(subset=["value"]).groupby(keys, sort=False)["value"].mean().reset_index()
 
 
 def _rows(table: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -132,7 +131,7 @@ def _is_word(places: dict) -> bool:
     return any(isinstance(value, str) for value in places)
 
 
-def _places(values: list[Hashable]) -> dict:
+def _places(values: list) -> dict:
     """Where each value stands: positive numbers at themselves, all else in its order, one after the other."""
     if any(isinstance(value, str) for value in values):
         return {value: place for place, value in enumerate(values)}
