@@ -90,8 +90,8 @@ class StudyDirectory:
         if name not in self.varied():
             known = ", ".join(self.varied()) or "nothing"
             raise ValueError(f"{name!r} was not varied in {self.path}; it varies {known}")
-        values = {key: self._value(key, name) for key in self.finished_runs()}
-        table = self._table({key: self.run(key) for key, value in values.items() if value is not None}, measure, where)
+        values = {run: value for run in self.finished_runs() if (value := self._value(run, name)) is not None}
+        table = self._table({key: self.run(key) for key in values}, measure, where)
         if len(table):
             names = {key.name: value for key, value in values.items()}
             table["setting"] = name
