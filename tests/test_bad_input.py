@@ -115,6 +115,7 @@ CASES = {
     "no parquet": Case("study --data x.parquet", "cannot read x.parquet as parquet", text("x.parquet")),
     "patch size": Case("train --data digits --model.patch-size 3", "digits has 8 × 8 pixels and patch_size is 3; choose a divisor"),
     "patch size of a study": Case("study --model.patch-size 5", "photos has 32 × 32 pixels and patch_size is 5"),
+    "a single patch": Case("study --vary patch_size 4 32", "patch_size must leave at least two patches; photos has 32 × 32 pixels and patch_size is 32"),
     "batch larger than the data": Case("train --data digits --model.patch-size 4 --batch-size 5000", "batch_size is 5000, but digits has only 1438 training images"),
     # a configuration file
     "no such file": Case("train --config none.toml", "cannot read the configuration none.toml: there is no such file"),

@@ -46,6 +46,10 @@ class Study:
         """The tidy table of all finished runs."""
         return StudyDirectory.open(self.path).measurements(measure, **where)
 
+    def series(self, name: str, measure=None, **where) -> pd.DataFrame:
+        """The tidy table of one setting that was varied, for `wf.plot.setting_sweep`."""
+        return StudyDirectory.open(self.path).series(name, measure, **where)
+
     def report(self, out: str | Path | None = None) -> Path:
         """Write the page again, to `report.html` in the study or to `out`."""
         return write_report(self.path, out)

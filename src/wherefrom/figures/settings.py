@@ -117,9 +117,18 @@ def over_setting(table: pd.DataFrame, measure: str, ax: Axes | None = None) -> A
     rows = values[values["measure"] == measure].assign(place=lambda rows: rows["setting_value"].map(places))
     if rows.empty:
         note(ax, "not recorded")
-    line = "none" if _is_word(places) else "-"
+    line, aside = ("none", 0.15) if _is_word(places) else ("-", 0)
     for _, seed in rows.sort_values("place").groupby("seed"):
-        ax.plot(seed["place"], seed["value"], "o", linestyle=line, color=FAINT, linewidth=0.8, markersize=3, alpha=0.7)
+        ax.plot(
+            seed["place"] - aside,
+            seed["value"],
+            "o",
+            linestyle=line,
+            color=FAINT,
+            linewidth=0.8,
+            markersize=3,
+            alpha=0.7,
+        )
     mean = over_runs(rows, ["place"])
     reach = (mean["high"] - mean["mean"]).fillna(0)
     ax.errorbar(
