@@ -55,17 +55,20 @@ class RoleScore:
 
 
 def role_values(sums: LayerSums) -> dict[str, Float[Tensor, " head"]]:
-    """`role_<name>`, and with `_threshold`, `_low`, `_high`, of every head; nothing where attention was not summed."""
+    """`role_<name>`, and with `_threshold`, `_low`, `_high`, of every head; nothing where attention was not summed.
+
+    `prefix` only where there are prefix tokens, `contour` and `texture` only where the contents of patches are known.
+    """
     if not sums.examples:
         return {}
     grid, examples = sums.grids["model"], sums.examples
     patches = grid.num_patches
     lengths = torch.as_tensor(grid.offset_distances)
     distance = (examples["patch_attn"] * lengths).sum((2, 3)) / patches
-    scores = place_roles(examples["patch_attn"], grid) | {
-        "global": global_role(distance, examples["attention_entropy"] / patches, grid),
-        "prefix": prefix_role(examples["prefix_mass"] / patches, grid),
-    }
+    scores = place_roles(examples["patch_attn"], grid)
+    scores["global"] = global_role(distance, examples["attention_entropy"] / patches, grid)
+    if grid.num_prefix_tokens:
+        scores["prefix"] = prefix_role(examples["prefix_mass"] / patches, grid)
     if sums.contents is not None:
         squares = residual_squares(examples["squares"], examples["patch_attn"], grid)
         scores |= content_roles(examples["content"], squares, sums.contents.squares)
@@ -227,9 +230,9 @@ def global_role(
 
 
 def prefix_role(mass: Float[Tensor, "image head"], grid: PatchGrid) -> RoleScore:
-    """(mass on prefix tokens − p) / (1 − p), p = prefix tokens / tokens; NaN without prefix tokens."""
+    """(mass on prefix tokens − p) / (1 − p), p = prefix tokens / tokens."""
     even = grid.num_prefix_tokens / grid.num_tokens
-    score, low, high = over_images((mass - even) / (1 - even) if even else torch.full_like(mass, torch.nan))
+    score, low, high = over_images((mass - even) / (1 - even))
     return RoleScore(score, low, high, torch.zeros_like(score))
 
 
