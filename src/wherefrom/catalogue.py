@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from wherefrom.roles import SENTENCES
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -47,6 +49,14 @@ _STRUCTURES = {
     "coordinate_r2": "share",
 }
 """Structure measures of the position embedding that forces and ledgers are kept for, with their units."""
+
+_ROLE_PARTS = {
+    "": "",
+    "_low": " Lower end of its 95 % interval over images.",
+    "_high": " Upper end of its 95 % interval over images.",
+    "_threshold": " What chance gives: the same head with offsets, or images, exchanged.",
+}
+"""What is recorded of the score of a role, by the ending of its name."""
 
 _NO_PREFIX = "patches only"
 _RENORMALISED = "patch queries and patch keys only, rows renormalised over patch keys"
@@ -204,6 +214,11 @@ MEASURES: dict[str, Measure] = {
         Measure(
             "ledger_qk_alignment_residual", "share", 0, None, "0", _PATCH_PAIRS,
             "What the ledger of q-k alignment misses, relative to the sum of the sizes of all steps' changes.", _LCA,
+        ),
+        *(
+            Measure(f"role_{role}{part}", "score", None, None if part else 1, "0", _RENORMALISED, sentence + what)
+            for role, sentence in SENTENCES.items()
+            for part, what in _ROLE_PARTS.items()
         ),
         *(
             measure

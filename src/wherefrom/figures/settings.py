@@ -56,6 +56,8 @@ def final_values(table: pd.DataFrame) -> pd.DataFrame:
         )
     parts = [_rows(table, measure).assign(measure=measure) for measure in OUTCOMES]
     last = pd.concat([first_and_last(part)[1] for part in parts if len(part)] or [table.iloc[:0]])
+    of_run = table.drop_duplicates("run").set_index("run")["setting_value"]
+    last = last.assign(setting_value=last["run"].map(of_run))  # counts of roles know nothing of it
     keys = ["run", "seed", "setting_value", "measure"]
     return last.dropna(subset=["value"]).groupby(keys, sort=False)["value"].mean().reset_index()
 
