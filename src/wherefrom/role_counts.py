@@ -1,4 +1,4 @@
-"""How many roles heads have, counted from the rows that a run recorded. To look everywhere, `global`, counts as none."""
+"""How many roles heads have, counted from what a run recorded. To look everywhere, `global`, counts as none."""
 
 from __future__ import annotations
 

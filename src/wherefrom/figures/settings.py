@@ -137,6 +137,8 @@ def over_setting(table: pd.DataFrame, measure: str, ax: Axes | None = None) -> A
         mean.index, mean["mean"], reach, color=BLUE, linestyle=line, marker="o", markersize=6, capsize=3, linewidth=1.8
     )
     _axis_of(ax, places)
+    if measure == "roles":  # a number of things begins at 0, also where none were found
+        ax.set_ylim(0, max(1, 1.05 * rows["value"].max()))
     name = str(table["setting"].iloc[0]) if len(table) else ""
     ax.set(title=OUTCOMES[measure].title, xlabel=name, ylabel=OUTCOMES[measure].unit)
     return ax
