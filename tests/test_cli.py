@@ -41,7 +41,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # ---- help
 
 OPTIONS = {
-    "study": {"data", "out", "seeds", "heads", "arms", "quick", "jobs", "device", "steps", "batch-size"},
+    "study": {"data", "out", "seeds", "heads", "vary", "arms", "quick", "jobs", "device", "steps", "batch-size"},
     "train": {"config", "out", "resume", "data", "arm", "seed", "steps", "device"},
     "report": {"out"},
     "export": {"to", "out"},
@@ -165,6 +165,18 @@ def test_study_and_report(here, capsys):
     run("export small --to npz", capsys)
     with np.load("small/arrays.npz") as arrays:
         assert "scrambled-heads2-seed0/pos_embed/4" in arrays
+
+
+def test_study_with_settings_to_vary(here, capsys):
+    line = f"study {TINY} --steps 2 --seeds 1 --head-seeds 1 --heads 2 --arms natural --jobs 1 -o small"
+    _, told = run(f"{line} --vary depth 1 2 --vary pos-embed none rope", capsys)
+    assert told.splitlines()[0] == "4 runs of 2 steps on digits; recorded in small"
+    assert re.search(r"^natural-heads2-depth=2-seed0 finished, falloff", told, re.MULTILINE)
+    assert re.search(r"^natural-heads2-pos_embed=rope-seed0 finished$", told, re.MULTILINE)
+    run("export small --to csv", capsys)
+    with open("small/measurements.csv", newline="") as file:
+        settings = {row["setting"] for row in csv.DictReader(file)}
+    assert settings == {"", "depth=2", "pos_embed=none", "pos_embed=rope"}
 
 
 def test_quick_is_a_smaller_study():

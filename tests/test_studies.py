@@ -302,6 +302,44 @@ def test_a_whole_study_from_a_plain_script_and_once_more(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("pos_embed", ["none", "sincos", "rope"])
+def test_a_study_without_a_learned_table_ends_in_a_report(tmp_path: Path, pos_embed: str):
+    model = replace(TINY.model, pos_embed=pos_embed)
+    result = run_study(replace(TINY, heads=(), model=model), tmp_path, jobs=2)
+    assert not result.failed
+    verdicts = {verdict["claim"]: verdict for verdict in result.verdicts}
+    assert verdicts["C3a"]["verdict"] == verdicts["C3b"]["verdict"] == "not judged"
+    why = "are fixed, not learned" if pos_embed == "sincos" else "no learned position embedding"
+    assert why in verdicts["C3a"]["sentence"]
+    assert "kept no ledger" in verdicts["C3b"]["sentence"]
+    assert {verdicts[claim]["n"] for claim in ("C0", "C1", "C2", "C4")} == {2}
+    assert "</html>" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_values_that_are_added_to_a_study_are_all_that_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    small = replace(TINY, steps=2, seeds=1, heads=(1, 16), arms=("natural",), vary={"depth": (1, 2)})
+    run_study(small, tmp_path, jobs=2)
+    study = StudyDirectory.open(tmp_path)
+    before = {key: contents(run.path) for key, run in study.finished_runs().items()}
+    assert {key.name for key in before} == {
+        "natural-heads2-seed0", "natural-heads1-seed0", "natural-heads16-seed0", "natural-heads2-depth=1-seed0"
+    }  # fmt: skip
+    begun: list[str] = []
+    submit = workers.Workers.submit
+    monkeypatch.setattr(
+        workers.Workers, "submit", lambda self, config, out: begun.append(out.name) or submit(self, config, out)
+    )
+    more = {"depth": (1, 2, 3), "pos_embed": ("learned", "rope")}
+    result = run_study(replace(small, vary=more), tmp_path, jobs=2)
+    assert begun == ["natural-heads2-depth=3-seed0", "natural-heads2-pos_embed=rope-seed0"]
+    assert not result.failed
+    assert {key: contents(study.run(key).path) for key in before} == before
+    assert result.series("depth", "loss", split="test")["setting_value"].unique().tolist() == [2, 1, 3]
+    assert "What depth changes" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.slow
 def test_one_seed_is_trained_and_said_to_be_too_few(tmp_path: Path):
     result = run_study(replace(TINY, seeds=1, arms=("natural", "scrambled")), tmp_path, jobs=2)
     assert not result.failed

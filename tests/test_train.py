@@ -146,6 +146,8 @@ MODELS = {
     "class token": {"pool": "class"},
     "sincos": {"pos_embed": "sincos"},
     "no position embedding": {"pos_embed": "none"},
+    "rope": {"pos_embed": "rope"},
+    "rope beside a class token": {"pos_embed": "rope", "pool": "class"},
     "one head": {"num_heads": 1},
     "depth 1": {"depth": 1},
     "one patch a row": {"patch_size": 4},
@@ -165,7 +167,7 @@ def test_every_kind_of_model_is_trained_and_recorded(tmp_path: Path, settings: d
     assert set(advantage.layer) == set(range(model.depth))
     assert set(advantage["head"]) == set(range(model.num_heads))
     assert advantage.groupby("split").step.unique().map(list).to_dict() == {"probe": [0, 4], "train": [0, 2]}
-    assert ("pos_embed" in run.array_names()) == (model.pos_embed != "none")
+    assert ("pos_embed" in run.array_names()) == (model.pos_embed in ("learned", "sincos"))
     assert ("patch_order" in run.array_names()) == (arm == "shuffled")
     assert set(table.grid.dropna()) == ({"model", "true"} if arm == "shuffled" else {"model"})
     prefix_mass = table[table.measure == "prefix_mass"].value

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from wherefrom.roles import SENTENCES
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -47,6 +49,14 @@ _STRUCTURES = {
     "coordinate_r2": "share",
 }
 """Structure measures of the position embedding that forces and ledgers are kept for, with their units."""
+
+_ROLE_PARTS = {
+    "": "",
+    "_low": " Lower end of its 95 % interval over images.",
+    "_high": " Upper end of its 95 % interval over images.",
+    "_threshold": " What chance gives: the same head with offsets, or images, exchanged.",
+}
+"""What is recorded of the score of a role, by the ending of its name."""
 
 _NO_PREFIX = "patches only"
 _RENORMALISED = "patch queries and patch keys only, rows renormalised over patch keys"
@@ -135,6 +145,11 @@ MEASURES: dict[str, Measure] = {
             "Mean distance at which a patch looks, self included.", _RAGHU,
         ),
         Measure(
+            "offset_sharpness", "nats", 0, None, "0", _RENORMALISED,
+            "How far the offsets at which a head looks are from those of uniform attention (Kullback-Leibler "
+            "divergence; at most ln of the number of patches).",
+        ),
+        Measure(
             "attention_entropy", "nats", 0, None, "ln(number of tokens)", "patch queries, all keys",
             "Entropy of a patch's attention.",
         ),
@@ -144,7 +159,8 @@ MEASURES: dict[str, Measure] = {
         ),
         Measure("attn", "share", 0, 1, "1 / number of tokens", _PATCH_PAIRS, "Mean attention of a pair of patches."),
         Measure(
-            "qk_alignment", "cosine", -1, 1, "0", _PATCH_PAIRS, "Mean cosine of query and key of a pair of patches.",
+            "qk_alignment", "cosine", -1, 1, "0", _PATCH_PAIRS,
+            "Mean cosine of query and key of a pair of patches, as attention gets them (with rope: turned).",
         ),
         Measure(
             "angle_share", "share", 0, 1, "", _PATCH_PAIRS,
@@ -198,6 +214,11 @@ MEASURES: dict[str, Measure] = {
         Measure(
             "ledger_qk_alignment_residual", "share", 0, None, "0", _PATCH_PAIRS,
             "What the ledger of q-k alignment misses, relative to the sum of the sizes of all steps' changes.", _LCA,
+        ),
+        *(
+            Measure(f"role_{role}{part}", "score", None, None if part else 1, "0", _RENORMALISED, sentence + what)
+            for role, sentence in SENTENCES.items()
+            for part, what in _ROLE_PARTS.items()
         ),
         *(
             measure

@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from wherefrom import __version__
 from wherefrom.config import StudyConfig, TrainConfig, from_toml
@@ -67,8 +67,16 @@ def say(sentence: str) -> None:
 # ---- commands
 
 
+@dataclass(frozen=True)
+class StudyOptions(StudyConfig):
+    """A study as it is typed."""
+
+    vary: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="SETTING VALUES…")] = ()
+    """Further runs of the natural arm, with other values of one setting: patch_size 2 4 8."""
+
+
 def study(
-    config: Annotated[StudyConfig, arg(name="")] = StudyConfig(),  # noqa: B008 - frozen
+    config: Annotated[StudyOptions, arg(name="")] = StudyOptions(),
     out: Annotated[Path, arg(aliases=["-o"])] = Path("runs/study"),
     quick: bool = False,
     jobs: int = 0,
@@ -83,6 +91,7 @@ def study(
         wherefrom study                           # photographs that it carries
         wherefrom study --quick --out runs/quick  # a smaller study of the same kind
         wherefrom study --data pictures/ --model.patch-size 8 --out runs/pictures
+        wherefrom study --vary patch_size 2 4 8 --vary pos_embed learned none rope
 
     Args:
         config: which runs.
@@ -93,11 +102,11 @@ def study(
     from wherefrom import display, studies
 
     console = Console(stderr=True)
-    config = studies.quick_study(config) if quick else config
-    opening = f"{len(config.runs())} runs of {config.steps} steps on {config.data}; recorded in {out}"
+    runs: StudyConfig = studies.quick_study(config) if quick else config
+    opening = f"{len(runs.runs())} runs of {runs.steps} steps on {runs.data}; recorded in {out}"
     try:
         with display.study_progress(console, opening) as report:
-            result = studies.run_study(config, out, jobs=jobs, report=report)
+            result = studies.run_study(runs, out, jobs=jobs, report=report)
     except KeyboardInterrupt:
         say(f"wherefrom: interrupted; everything recorded so far is kept in {out}; the same command goes on from there")
         return INTERRUPTED

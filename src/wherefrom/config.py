@@ -9,14 +9,16 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
-from typing import Literal, cast, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import cattrs
 import cattrs.gen
 
+from wherefrom.vary import Vary, read_series, value_of, with_value
+
 Arm = Literal["natural", "shuffled", "scrambled"]
 Pool = Literal["mean", "class"]
-PosEmbed = Literal["learned", "sincos", "none"]
+PosEmbed = Literal["learned", "sincos", "none", "rope"]
 ARMS: tuple[str, ...] = get_args(Arm)
 
 
@@ -37,7 +39,7 @@ class ModelConfig:
     pool: Pool = "mean"
     """Read-out of the classifier: the mean over patches, or a class token."""
     pos_embed: PosEmbed = "learned"
-    """Position embedding: learned from noise, fixed sines and cosines, or none at all."""
+    """Position embedding: learned from noise, fixed sines and cosines, none, or rope: queries and keys rotated."""
     pos_embed_std: float = 0.02
     """Standard deviation of the noise that a learned position embedding starts from."""
 
@@ -54,6 +56,11 @@ class ModelConfig:
             )
         if self.pos_embed == "sincos" and self.width % 4:
             raise ValueError(f"a sincos position embedding needs a width that 4 divides; found {self.width}")
+        if self.pos_embed == "rope" and self.width // self.num_heads % 4:
+            raise ValueError(
+                f"rope needs heads of a size that 4 divides; found width {self.width} in {self.num_heads} heads, "
+                f"{self.width // self.num_heads} each"
+            )
 
 
 @dataclass(frozen=True)
@@ -133,10 +140,20 @@ class RunKey:
     arm: str
     num_heads: int
     seed: int
+    setting: str = ""
+    """What it has other than the arms, as `patch_size=8`; empty for the arms and for other head counts."""
 
     @property
     def name(self) -> str:
-        return f"{self.arm}-heads{self.num_heads}-seed{self.seed}"
+        setting = f"-{self.setting}" if self.setting else ""
+        return f"{self.arm}-heads{self.num_heads}{setting}-seed{self.seed}"
+
+
+def settings_to_vary() -> dict[str, Any]:
+    """Type of each setting that a study can vary: those of the model, and some of training."""
+    training = get_type_hints(TrainConfig)
+    names = ("batch_size", "learning_rate", "warmup_steps", "weight_decay", "grad_clip")
+    return get_type_hints(ModelConfig) | {name: training[name] for name in names}
 
 
 @dataclass(frozen=True)
@@ -149,8 +166,10 @@ class StudyConfig:
     """Runs of the natural and of the scrambled arm, one a seed. Seeds are the unit of evidence."""
     heads: tuple[int, ...] = (1, 2, 4, 8)
     """Head counts of the head sweep, in the natural arm, at equal width and parameters."""
+    vary: Vary = ()
+    """Values of another setting, one setting at a time, in the natural arm: {"patch_size": (2, 4, 8)}."""
     head_seeds: int = 3
-    """Seeds of each further head count."""
+    """Seeds of each further head count, and of each further value of a setting."""
     arms: tuple[Arm, ...] = ("natural", "shuffled", "scrambled")
     """Control arms; shuffled runs once, as a demonstration."""
     cut: tuple[str, ...] = ()
@@ -176,7 +195,7 @@ class StudyConfig:
         _refuse_below(1, self, "seeds", "head_seeds")
         if "natural" not in self.arms:
             raise ValueError(f"arms must name natural, which all others are held against; found {', '.join(self.arms)}")
-        self.runs()  # raises its own sentence for an impossible head count
+        self.runs()  # raises its own sentence for an impossible head count or value
 
     @property
     def train(self) -> TrainConfig:
@@ -186,21 +205,36 @@ class StudyConfig:
             device=self.device, threads=1, model=self.model, record=self.record,
         )  # fmt: skip
 
+    @property
+    def series(self) -> dict[str, tuple]:
+        """Values of each setting that is varied, head counts first."""
+        named = read_series(self.vary, settings_to_vary())
+        return {"num_heads": tuple(dict.fromkeys((*self.heads, *named.pop("num_heads", ()))))} | named
+
     def runs(self) -> dict[RunKey, TrainConfig]:
         """Every run of the study: first one seed of each arm, so that there is soon something to see."""
         cuts = tuple(f"{CUT}{what}" for what in dict.fromkeys((*(CAUSAL if self.causal else ()), *self.cut)))
         keys = [RunKey(arm, self.model.num_heads, 0) for arm in (*ARMS, *cuts) if arm in (*self.arms, *cuts)]
         for seed in range(1, self.seeds):
             keys += [RunKey(arm, self.model.num_heads, seed) for arm in (*self.arms, *cuts) if arm != "shuffled"]
-        others = [count for count in self.heads if count != self.model.num_heads]
-        keys += [RunKey("natural", count, seed) for seed in range(self.head_seeds) for count in others]
-        return {key: self._run(key) for key in keys}
+        runs = {key: self._run(key, self.train, self.ledger and key.arm != "scrambled") for key in keys}
+        places = [(name, value) for name, values in self.series.items() for value in values]
+        for seed in range(self.head_seeds):
+            for name, value in places:
+                if value != value_of(self.train, name):  # that is the natural arm
+                    heads = value if name == "num_heads" else self.model.num_heads
+                    setting = "" if name == "num_heads" else f"{name}={value}"
+                    key = RunKey("natural", heads, seed, setting)
+                    runs[key] = self._run(key, with_value(self.train, name, value))
+        return runs
 
-    def _run(self, key: RunKey) -> TrainConfig:
-        model, cut = replace(self.model, num_heads=key.num_heads), key.arm.startswith(CUT)
-        kept = self.ledger and key.arm != "scrambled" and key.num_heads == self.model.num_heads
-        record = replace(self.record, ledger_every=1) if kept and model.pos_embed == "learned" else self.record
-        config = replace(self.train, seed=key.seed, model=model, record=record)
+    def _run(self, key: RunKey, config: TrainConfig, ledger: bool = False) -> TrainConfig:
+        if config.model.pos_embed != "learned":
+            record = replace(config.record, ledger_every=0, alignment_ledger=False)
+        else:
+            record = replace(config.record, ledger_every=1) if ledger else config.record
+        config = replace(config, seed=key.seed, record=record)
+        cut = key.arm.startswith(CUT)
         return replace(config, cut=key.arm.removeprefix(CUT)) if cut else replace(config, arm=cast(Arm, key.arm))
 
 

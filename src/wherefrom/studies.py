@@ -46,6 +46,10 @@ class Study:
         """The tidy table of all finished runs."""
         return StudyDirectory.open(self.path).measurements(measure, **where)
 
+    def series(self, name: str, measure=None, **where) -> pd.DataFrame:
+        """The tidy table of one setting that was varied, for `wf.plot.setting_sweep`."""
+        return StudyDirectory.open(self.path).series(name, measure, **where)
+
     def report(self, out: str | Path | None = None) -> Path:
         """Write the page again, to `report.html` in the study or to `out`."""
         return write_report(self.path, out)
@@ -78,7 +82,7 @@ def run_study(config: StudyConfig, out: str | Path, *, jobs: int = 0, report: Re
 
 def conclude(study: StudyDirectory) -> list[Verdict]:
     """Judge the claims from the finished runs and write verdicts and report."""
-    grid = next((run.grid for run in study.finished_runs().values()), None)
+    grid = next((run.grid for key, run in study.finished_runs().items() if not key.setting), None)
     verdicts = judge(
         study.measurements(), num_heads=study.num_heads, num_tokens=None if grid is None else grid.num_tokens
     )
@@ -111,7 +115,8 @@ def check_machine_and_data(config: StudyConfig) -> None:
 
     choose_device(config.device)
     data = load(config.data)
-    Batches(data, arm="natural", patch_size=config.model.patch_size, batch_size=config.batch_size, seed=0)
+    for patch_size, batch_size in {(run.model.patch_size, run.batch_size) for run in config.runs().values()}:
+        Batches(data, arm="natural", patch_size=patch_size, batch_size=batch_size, seed=0)
 
 
 # ---- many runs at once

@@ -9,7 +9,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 FLOORS = [  # a part may import the parts on lower floors, and no other on its own
-    {"geometry", "attention", "statistics", "config", "catalogue"},
+    {"geometry", "attention", "statistics", "config", "catalogue", "roles", "role_counts", "vary"},
     {"store", "figures", "data", "models", "measures"},
     {"observe", "report", "app", "claims", "watcher"},
     {"recording"},
@@ -21,8 +21,8 @@ FLOORS = [  # a part may import the parts on lower floors, and no other on its o
     {"__init__"},  # the public names; loads parts when they are asked for
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS, 1) for part in parts}
-NEIGHBOURS = {("attention", "geometry")}
-WITHOUT_TORCH = {"figures", "report", "app", "store", "statistics", "claims", "watcher"}
+NEIGHBOURS = {("attention", "geometry"), ("catalogue", "roles"), ("role_counts", "roles"), ("config", "vary")}
+WITHOUT_TORCH = {"figures", "report", "app", "store", "statistics", "claims", "watcher", "roles"}
 
 
 def files() -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -69,6 +70,25 @@ def test_a_head_planted_on_an_offset_has_its_map_there():
     offset_map = measures.offset_map(attn, grid)
     assert offset_map.argmax() == (1 + 3) * 7 + 1 + 3
     assert offset_map[4, 4] == 1
+
+
+def test_sharpness_is_the_divergence_from_even_attention_and_has_known_ends():
+    grid = PatchGrid(3, 4, 1)
+    attn = torch.rand(13, 13, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    mass, even = Counter(), Counter()
+    for i, j in itertools.product(range(12), repeat=2):
+        offset = (j // 4 - i // 4, j % 4 - i % 4)
+        mass[offset] += float(attn[i + 1, j + 1] / attn[i + 1, 1:].sum()) / 12  # the prefix token is left out
+        even[offset] += 1 / 144
+    slow = sum(m * math.log(m / even[offset]) for offset, m in mass.items())
+    key = ("offset_sharpness", 0, None, None, None)
+    assert table(planted(attn, grid), {"model": grid})[key] == pytest.approx(slow)
+    assert slow > 0.005
+    plain = PatchGrid(4, 4)
+    flat = torch.full((16, 16), 1 / 16, dtype=torch.float64)
+    assert table(planted(flat, plain), {"model": plain})[key] == pytest.approx(0, abs=1e-12)
+    alone = torch.eye(16, dtype=torch.float64)
+    assert table(planted(alone, plain), {"model": plain})[key] == pytest.approx(math.log(16))
 
 
 def test_offset_maps_and_averages_are_what_loops_find():

@@ -25,10 +25,11 @@ def batch(size=4):
     return images, torch.randint(0, 5, (size,), generator=generator)
 
 
+@pytest.mark.parametrize("pos_embed", ["learned", "rope"])
 @pytest.mark.parametrize("pool", ["mean", "class"])
-def test_gradients_of_each_example_are_autograds(pool):
+def test_gradients_of_each_example_are_autograds(pool, pos_embed):
     """Twin: attention written out with softmax, one example at a time, its scores differentiated by autograd."""
-    vit, (images, labels) = model(pool=pool), batch()
+    vit, (images, labels) = model(pool=pool, pos_embed=pos_embed), batch()
     records = capture(vit, images, labels)
     assert len(records) == 3
     for example in range(len(images)):

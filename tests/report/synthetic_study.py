@@ -36,6 +36,7 @@ class Recipe:
     data: str = "photos"
     cuts: tuple[str, ...] = ()
     ledger: bool = False
+    settings: tuple[str, ...] = ()
 
     def config(self, key: RunKey) -> TrainConfig:
         model = ModelConfig(
@@ -50,6 +51,8 @@ class Recipe:
         for arm in (*self.arms, *(f"{CUT}{what}" for what in self.cuts)):
             seeds = 1 if arm == "shuffled" else self.seeds
             keys += [RunKey(arm, self.num_heads, seed) for seed in range(seeds)]
+        for setting in self.settings:
+            keys += [RunKey("natural", self.num_heads, seed, setting) for seed in range(self.sweep_seeds)]
         for heads in self.sweep:
             keys += [RunKey("natural", heads, seed) for seed in range(self.sweep_seeds) if heads != self.num_heads]
         return keys
@@ -82,7 +85,7 @@ class _Maker:
 
     def __init__(self, key: RunKey, recipe: Recipe):
         self.key, self.recipe = key, recipe
-        self.random = np.random.default_rng([len(key.arm), key.num_heads, key.seed])
+        self.random = np.random.default_rng([len(key.arm), key.num_heads, key.seed, *key.setting.encode()])
         self.grid = PatchGrid(recipe.height, recipe.width, int(recipe.pool == "class"))
         self.order = self.random.permutation(self.grid.num_patches)
         self.true_grid = self.grid.reordered(self.order) if key.arm == "shuffled" else self.grid

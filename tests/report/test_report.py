@@ -151,6 +151,39 @@ def test_every_shape_of_study_has_a_page(tmp_path, changes, said):
     assert all(sentence in " ".join(text.split()) for sentence in said)
 
 
+def test_a_setting_that_was_varied_has_its_sentence_figure_and_numbers(tmp_path):
+    settings = ("patch_size=2", "patch_size=8", "pos_embed=none")
+    recipe = variant(arms=("natural",), sweep=(), settings=settings)
+    page = report_of(tmp_path, recipe)
+    text = " ".join(page.text.split())
+    assert "What patch_size changes" in text
+    assert "What pos_embed changes" in text
+    assert {"setting-patch_size", "setting-pos_embed"} <= set(page.attributes("id"))
+    study = StudyDirectory.open(tmp_path / "study")
+    table = study.series("patch_size", "accuracy", split="test")
+    last = table[table["step"] == 40].pivot_table(index="seed", columns="setting_value", values="value")
+    assert list(last.columns) == [2, 4, 8]
+    best, own = last.mean().idxmax(), 4
+    other = own if best != own else last.mean().drop(own).idxmax()
+    gain = 100 * (last[best] - last[other]).mean()
+    assert f"Test accuracy was highest at patch_size {best}" in text
+    assert f": {gain:.2f} percentage points [" in text
+    assert "(paired, 2 seeds (preliminary)" in text
+    assert "--vary patch_size 2 8 --vary pos_embed none" in " ".join(page.text.split())
+    verdict_figures = study.measurements("accuracy", split="test")
+    natural = verdict_figures[(verdict_figures["setting"] == "") & (verdict_figures["step"] == 40)]["value"]
+    assert f"{natural.mean():.2f} [" in text  # the arm's own number is not mixed with those of other settings
+
+
+def test_a_setting_whose_runs_are_not_finished_says_so(tmp_path):
+    study = StudyDirectory(tmp_path / "study")
+    recipe = variant(arms=("natural",), sweep=(), seeds=1)
+    write_study(study.path, recipe)
+    study.write_settings(study.settings["train"], 4, [*study.run_keys(), RunKey("natural", 4, 0, "depth=9")])
+    page = Page(write_report(study.path).read_text(encoding="utf-8"))
+    assert "There is nothing to compare yet: finished runs have 1 value of depth." in page.text
+
+
 def test_without_verdicts_it_says_so(tmp_path):
     page = report_of(tmp_path, variant(arms=("natural",), seeds=1, sweep=()), verdicts=False)
     assert "has no verdicts yet" in page.text

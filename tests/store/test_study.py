@@ -1,5 +1,6 @@
 """A study directory: its runs as one table, and the files beside them."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -28,7 +29,7 @@ def study(path: Path, finished: list[RunKey]) -> StudyDirectory:
 def test_the_table_holds_finished_runs_alone_and_says_which(tmp_path: Path):
     directory = study(tmp_path, [KEYS[0], KEYS[2]])
     table = StudyDirectory.open(tmp_path).measurements()
-    assert list(table.columns) == ["run", "arm", "num_heads", "seed", "step", *COLUMNS]
+    assert list(table.columns) == ["run", "arm", "num_heads", "seed", "setting", "step", *COLUMNS]
     assert table.run.tolist() == ["natural-heads4-seed0"] * 2 + ["natural-heads1-seed2"] * 2
     assert table.num_heads.tolist() == [4, 4, 1, 1]
     assert table.seed.tolist() == [0, 0, 2, 2]
@@ -65,3 +66,61 @@ def test_a_study_is_exported_with_the_names_of_its_runs(tmp_path: Path):
     study(tmp_path, KEYS)
     table = pd.read_parquet(export(tmp_path, "parquet"))
     assert table.groupby("run").size().to_dict() == {key.name: 2 for key in KEYS}
+
+
+VARIED = [
+    *KEYS,
+    RunKey("natural", 4, 1),
+    RunKey("natural", 4, 0, "patch_size=8"),
+    RunKey("natural", 4, 0, "pos_embed=rope"),
+]
+
+
+def varied(path: Path) -> StudyDirectory:
+    directory = StudyDirectory(path)
+    model = {"num_heads": 4, "patch_size": 4, "pos_embed": "learned"}
+    directory.write_settings({"batch_size": 3, "model": model}, 4, VARIED)
+    for number, key in enumerate(VARIED):
+        run = directory.run(key).create(directory.run(key).path, {"seed": key.seed}, {})
+        with run.writing():
+            run.record(0, [Measurement("loss", float(number), "train")])
+            run.set_status(end="finished")
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "numbers"),
+    [
+        ("num_heads", [4, 1, 4], [0, 2, 3]),
+        ("patch_size", [4, 4, 8], [0, 3, 4]),
+        ("pos_embed", ["learned", "learned", "rope"], [0, 3, 5]),
+    ],
+)
+def test_a_series_holds_the_arm_and_the_runs_of_one_setting(tmp_path: Path, name, values, numbers):
+    table = varied(tmp_path).series(name, "loss")
+    assert table["setting_value"].tolist() == values
+    assert table["value"].tolist() == numbers
+    assert set(table["setting"]) == {name}
+
+
+def test_which_settings_were_varied(tmp_path: Path):
+    directory = varied(tmp_path)
+    assert directory.varied() == ["num_heads", "patch_size", "pos_embed"]
+    with pytest.raises(ValueError, match=r"'depth' was not varied in .*; it varies num_heads, patch_size, pos_embed"):
+        directory.series("depth")
+    assert directory.measurements()["setting"].tolist() == [key.setting for key in VARIED]
+    table = pd.read_csv(export(tmp_path, "csv"), keep_default_na=False)
+    assert table["setting"].tolist() == [key.setting for key in VARIED]
+
+
+def test_a_study_written_before_settings_could_vary_is_read(tmp_path: Path):
+    study(tmp_path, KEYS)
+    path = tmp_path / "study.json"
+    old = json.loads(path.read_text())
+    for key in old["runs"]:
+        del key["setting"]
+    path.write_text(json.dumps(old))
+    directory = StudyDirectory.open(tmp_path)
+    assert directory.run_keys() == KEYS
+    assert directory.varied() == ["num_heads"]
+    assert set(directory.measurements()["setting"]) == {""}

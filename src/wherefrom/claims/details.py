@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
+from wherefrom.claims.head_counts import head_count_details
 from wherefrom.claims.primary import (
     CONTROL,
     NotJudgeable,
-    by_head_count,
     falloff_growth,
     integrated,
     layer_growth,
@@ -16,9 +15,7 @@ from wherefrom.claims.primary import (
 )
 from wherefrom.claims.readings import Readings, at_end, at_start, by_seed, by_seed_and, layer_means
 from wherefrom.claims.routes import cut_effects, route_shares
-from wherefrom.claims.rule import ALPHA
-from wherefrom.claims.summary import as_dict, summary
-from wherefrom.statistics import paired_t
+from wherefrom.claims.summary import summary
 
 ONSET = 0.1
 """Share of the final falloff that marks the onset of the map."""
@@ -46,7 +43,7 @@ def details(claim: str, readings: Readings, num_tokens: int | None = None) -> di
                 for name in ("head_divergence_pressure", "head_divergence_attn")
             }
         case "C5":
-            return _heads(readings)
+            return head_count_details(readings)
     return {}
 
 
@@ -203,44 +200,3 @@ def _relabelling(readings: Readings, arm: str, grid: str) -> dict:
         }
     )
     return table.to_dict("index")
-
-
-# ---- C5
-
-
-def _heads(readings: Readings) -> dict:
-    try:
-        accuracy = by_head_count(readings, "accuracy", "test")
-    except NotJudgeable:
-        return {}
-    return {
-        "accuracy": {count: summary(accuracy[count]) for count in accuracy.columns.tolist()},
-        **_best(accuracy.dropna()),
-        "divergence_slope": _both(readings, _divergence_slope),
-    }
-
-
-def _best(accuracy: pd.DataFrame) -> dict:
-    """The head count of the highest mean accuracy, and whether it beats the largest count.
-
-    "Up to a point" also needs that more heads did better at first: that the best count is not the smallest.
-    """
-    if accuracy.empty:
-        return {"best_count": None, "best_against_largest": None, "up_to_a_point": False}
-    counts = accuracy.columns.to_numpy(dtype=int)
-    best, largest = int(counts[accuracy.mean().to_numpy().argmax()]), int(counts.max())
-    test = paired_t(accuracy[best], accuracy[largest])
-    return {
-        "best_count": best,
-        "best_against_largest": as_dict(test) if best < largest else None,
-        "up_to_a_point": bool(counts.min() < best < largest and test.p <= ALPHA),
-    }
-
-
-def _divergence_slope(readings: Readings, arm: str) -> pd.Series:
-    """Slope of final `head_divergence_attn` on log2(heads), counts of 2 and more, by seed."""
-    counts = by_head_count(readings, "head_divergence_attn", "probe", arm)
-    counts = counts.loc[:, counts.columns.to_numpy(dtype=int) >= 2].dropna()
-    if counts.shape[1] < 2:
-        raise NotJudgeable("a slope needs two head counts")
-    return slopes(counts, np.log2(counts.columns.to_numpy(dtype=float)))

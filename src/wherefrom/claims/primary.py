@@ -55,7 +55,10 @@ def falloff_growth(readings: Readings, arm: str) -> pd.Series:
     rows = readings.rows("similarity_falloff", arm)
     if rows.empty:
         raise NotJudgeable("the runs have no learned position embedding in which a map could form")
-    return _recorded(by_seed(at_end(rows)) - by_seed(at_start(rows)), "similarity_falloff at start and end")
+    growth = _recorded(by_seed(at_end(rows)) - by_seed(at_start(rows)), "similarity_falloff at start and end")
+    if (growth == 0).all():
+        raise NotJudgeable("position embeddings are fixed, not learned, so no map could form in them")
+    return growth
 
 
 def through_queries_and_keys(readings: Readings, arm: str) -> pd.Series:

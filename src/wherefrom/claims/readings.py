@@ -14,13 +14,15 @@ class Readings:
     """Rows of a study by measure and arm. A study has half a million rows; text is compared as small whole numbers.
 
     Args:
-        table: `StudyDirectory.measurements()`, one number a row; may be empty.
+        table: `StudyDirectory.measurements()`, one number a row; may be empty. Runs with another value of a
+            setting than the arms have no part in any claim.
         num_heads: head count of the arms.
     """
 
     def __init__(self, table: pd.DataFrame, num_heads: int):
         self.num_heads = num_heads
-        rows = _compact(table if len(table) else pd.DataFrame(columns=list(_COLUMNS)))
+        table = table if len(table) else pd.DataFrame(columns=list(_COLUMNS))
+        rows = _compact(table[table["setting"] == ""] if "setting" in table else table)
         self._nothing = rows.iloc[:0]
         self._groups = dict(iter(rows.groupby(["measure", "arm"], observed=True)))
         first = rows.drop_duplicates("run")

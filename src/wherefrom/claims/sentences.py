@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, isnan
 
+from wherefrom.claims.head_counts import fall_or_bend
 from wherefrom.claims.rule import Comparison, Decision
 from wherefrom.config import CAUSAL
 from wherefrom.statistics import TTest
@@ -197,7 +198,7 @@ def _beside(decision: Decision, details: dict) -> str:
         case "C4":
             return _pressure(details["head_divergence_pressure"])
         case "C5":
-            return _best(details)
+            return "; ".join(part for part in (_best(details), _curve(details)) if part)
     return ""
 
 
@@ -243,3 +244,19 @@ def _best(details: dict) -> str:
     if details["up_to_a_point"]:
         return f"up to a point: {text}, better than {largest} ({p})"
     return f"{text}, against {largest} heads {p}"
+
+
+def _curve(details: dict) -> str:
+    """Where accuracy falls with more heads, or that each doubling brings less; empty where neither is sure."""
+    match fall_or_bend(details):
+        case "falls", step:
+            gain = WORDING["C5"].write(step["statistic"])
+            where = f"from {step['from']} to {step['to']} heads"
+            return f"accuracy falls {where} ({gain} percentage points, {_written(step['p_adjusted'])})"
+        case "bends", test:
+            first, last = (
+                f"{WORDING['C5'].write(step['statistic'])} from {step['from']} to {step['to']} heads"
+                for step in (details["steps"][0], details["steps"][-1])
+            )
+            return f"each doubling brings less (percentage points: {first}, {last}; {_written(test['p'])})"
+    return ""

@@ -43,6 +43,11 @@ class Batches:
                 f"patch_size must divide height and width of the images; {data.name} has {height} × {width} pixels and "
                 f"patch_size is {patch_size}; choose a divisor of both"
             )
+        if height == width == patch_size:
+            raise ValueError(
+                f"patch_size must leave at least two patches; {data.name} has {height} × {width} pixels and patch_size "
+                f"is {patch_size}; choose a smaller divisor of both"
+            )
         self.epoch_size = len(data.train_images) * data.views
         if batch_size > self.epoch_size:
             raise ValueError(

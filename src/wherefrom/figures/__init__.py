@@ -11,6 +11,7 @@ from wherefrom.figures.heads import head_sweep
 from wherefrom.figures.images import example_images, similarity_tiles
 from wherefrom.figures.places import layout
 from wherefrom.figures.routes import cut_arms, force_over_steps, ledger_by_layer, ledger_over_steps
+from wherefrom.figures.settings import over_setting, setting_sweep
 from wherefrom.figures.steps import accuracy_over_steps, falloff_over_steps, over_steps
 from wherefrom.figures.unscramble import recovery_over_steps, unscrambled
 
@@ -27,8 +28,10 @@ __all__ = [
     "layout",
     "ledger_by_layer",
     "ledger_over_steps",
+    "over_setting",
     "over_steps",
     "recovery_over_steps",
+    "setting_sweep",
     "similarity_tiles",
     "unscrambled",
 ]

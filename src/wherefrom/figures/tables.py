@@ -78,7 +78,7 @@ def select(table: pd.DataFrame, measure: str, **where) -> pd.DataFrame:
             f"expected a table of measurements with columns step, measure, value; found {list(table.columns)}; "
             f"pass run.measurements() or study.measurements()"
         )
-    rows = table[table["measure"] == measure]
+    rows = without_series(table[table["measure"] == measure])
     for column, value in where.items():
         rows = rows if value is None else rows[rows[column] == value]
     if rows.empty:
@@ -88,6 +88,11 @@ def select(table: pd.DataFrame, measure: str, **where) -> pd.DataFrame:
             f"pass a table that holds them, as study.measurements({measure!r})"
         )
     return with_run_columns(rows[rows["value"].notna()])
+
+
+def without_series(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the arms and of the head sweep; those with a setting of their own are left to `setting_sweep`."""
+    return table[table["setting"] == ""] if "setting" in table else table
 
 
 def found_measures(table: pd.DataFrame) -> str:

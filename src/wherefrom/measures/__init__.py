@@ -1,7 +1,7 @@
 """Pure functions, tensors in, tensors out: every quantity by its definition. One family a file."""
 
 from wherefrom.measures.alignment import angle_share, argmax_agreement, positional_share, qk_cosine
-from wherefrom.measures.heads import head_divergence, jensen_shannon, one_minus_correlation
+from wherefrom.measures.heads import head_divergence, jensen_shannon, offset_sharpness, one_minus_correlation
 from wherefrom.measures.locality import attention_distance, attention_entropy, patch_attention, prefix_mass
 from wherefrom.measures.pairs import by_distance, by_relation, offset_map, offset_sums
 from wherefrom.measures.position import (
@@ -48,6 +48,7 @@ __all__ = [
     "neighbour_recovery",
     "neighbour_recovery_chance",
     "offset_map",
+    "offset_sharpness",
     "offset_sums",
     "one_minus_correlation",
     "patch_association",

@@ -11,6 +11,21 @@ from torch import Tensor
 Dissimilarity = Callable[[Tensor, Tensor], Tensor]
 
 
+def offset_sharpness(mass: Float[Tensor, "*lead dy dx"], counts: Float[Tensor, "dy dx"]) -> Float[Tensor, "*lead"]:
+    """KL(m ‖ u) = Σ_o m_o ln(m_o / u_o): how far the offsets at which a head looks are from those of even attention.
+
+    m_o is the share of a patch's attention at offset o = (dy, dx), mean over patches and images; u_o is the share of
+    all pairs that have this offset, which is m_o of uniform attention. Nats, from 0 to ln(number of patches): that is
+    reached where every patch looks at one place, and the offset says which.
+
+    Args:
+        mass: m, sums to 1; rows of attention renormalised over patch keys.
+        counts: number of pairs with each offset.
+    """
+    uniform = counts / counts.sum()
+    return torch.special.xlogy(mass, mass / uniform).sum((-2, -1))
+
+
 def jensen_shannon(p: Float[Tensor, "*#lead n"], r: Float[Tensor, "*#lead n"]) -> Float[Tensor, ...]:
     """H((p + r)/2) − (H(p) + H(r))/2 with H the entropy; nats, in [0, ln 2]."""
     entropy = [torch.special.entr(x).sum(-1) for x in ((p + r) / 2, p, r)]

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from wherefrom.catalogue import Measurement
 from wherefrom.measures.alignment import share_of_means
-from wherefrom.measures.heads import head_divergence, one_minus_correlation
+from wherefrom.measures.heads import head_divergence, offset_sharpness, one_minus_correlation
 from wherefrom.measures.pairs import by_distance, by_relation
+from wherefrom.measures.roles import role_values
 from wherefrom.measures.sums import LayerSums
 
 PAIR_MEASURES = ("advantage", "pressure", "attn", "qk_alignment")
@@ -29,6 +30,9 @@ def layer_measurements(sums: LayerSums, layer: int, split: str, distances: bool 
             yield Measurement(measure, value, split, layer, head)
     for measure, value in _divergences(sums).items():
         yield Measurement(measure, float(value), split, layer)
+    for measure, values in role_values(sums).items():
+        for head, value in enumerate(values.tolist()):
+            yield Measurement(measure, value, split, layer, head)
 
 
 def layer_maps(sums: LayerSums) -> dict[str, Float[Tensor, "head dy dx"]]:
@@ -65,15 +69,15 @@ def _head_values(sums: LayerSums) -> dict[str, Float[Tensor, " head"]]:
         return {}
     grid, heads, images = sums.grids["model"], sums.heads, float(sums.images.sum())
     rows = images * grid.num_patches
-    values = {name: heads[name] / rows for name in ROW_MEASURES}
-    values["angle_share"] = heads["angle_share"] / heads["angle_rows"]
+    totals = {name: sums.examples[name].sum(0) for name in (*ROW_MEASURES, "angle_share", "angle_rows")}
+    values = {name: totals[name] / rows for name in ROW_MEASURES}
+    values["angle_share"] = totals["angle_share"] / totals["angle_rows"]
     pairs = rows * grid.num_patches
     parts = heads["mean_score_squares"] * images / pairs, heads["score_squares"] / pairs
     values["positional_share"] = share_of_means(*parts, int(images))
-    for name, places in sums.grids.items():
-        lengths = torch.as_tensor(places.offset_distances)
-        if name == "model":
-            values["attention_distance"] = (sums.pairs["patch_attn", name].sum(0) * lengths).sum((1, 2)) / rows
+    mass = sums.pairs["patch_attn", "model"].sum(0) / rows
+    values["attention_distance"] = (mass * torch.as_tensor(grid.offset_distances)).sum((1, 2))
+    values["offset_sharpness"] = offset_sharpness(mass, torch.as_tensor(grid.offset_counts).to(mass))
     return values
 
 

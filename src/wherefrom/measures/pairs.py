@@ -28,9 +28,10 @@ def offset_sums_of_rows(
 ) -> Float[Tensor, "*lead dy dx"]:
     """`offset_sums` where `pairs` holds only these queries; sums of all ranges of queries add up to the whole."""
     index = torch.as_tensor(grid.offset_index[queries], device=pairs.device).flatten()
-    sums = pairs.new_zeros((*pairs.shape[:-2], grid.num_offsets))
-    sums.index_add_(-1, index, pairs.flatten(-2))
-    return sums.unflatten(-1, (2 * grid.height - 1, 2 * grid.width - 1))
+    lead = pairs.shape[:-2]
+    by_pair = pairs.reshape(-1, index.numel()).T.contiguous()  # whole rows are added, which is several times faster
+    sums = pairs.new_zeros((grid.num_offsets, by_pair.shape[1])).index_add_(0, index, by_pair)
+    return sums.T.reshape(*lead, 2 * grid.height - 1, 2 * grid.width - 1)
 
 
 def offset_map(pairs: Float[Tensor, "*lead query key"], grid: PatchGrid) -> Float[Tensor, "*lead dy dx"]:

@@ -58,7 +58,7 @@ def coordinate_r2(pos_embed: Float[Tensor, "patch width"], grid: PatchGrid) -> F
     places = torch.as_tensor(grid.coordinates).to(pos_embed)
     places = places - places.mean(0)
     kernel = centred @ centred.T
-    ridge = centred.square().mean() * num_patches
+    ridge = (centred.square().mean() * num_patches).clamp(min=torch.finfo(centred.dtype).tiny)  # a table of zeros
     identity = torch.eye(num_patches).to(pos_embed)
     hat = torch.linalg.solve(kernel + ridge * identity, kernel) + 1 / num_patches
     squared = ((places - hat @ places) / (1 - hat.diagonal())[:, None]).square().sum(0)

@@ -5,7 +5,7 @@ Their size is linear in the number of tokens, and sums of batches or of processe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -16,7 +16,8 @@ from torch.nn.functional import normalize
 
 from wherefrom.attention import AttentionRecord, AttentionTile
 from wherefrom.geometry import PatchGrid
-from wherefrom.measures.alignment import angle_r2
+from wherefrom.measures.contents import PairContents
+from wherefrom.measures.examples import example_sums
 from wherefrom.measures.pairs import offset_sums_of_rows
 
 
@@ -29,12 +30,16 @@ class LayerSums:
         images: images in each half, `half`. Halves are every second image: what differs between them is noise.
         pairs: by (quantity, grid name) the sum over images and over pairs of patches with an offset, `half head dy dx`.
         heads: by quantity the sum over images and patch queries, `head`.
+        examples: by quantity the sum over patch queries of each image, `image head …`; for the roles of heads.
+        contents: what is in the patches of the images, if it is known.
     """
 
     grids: Mapping[str, PatchGrid]
     images: Float[Tensor, " half"]
     pairs: dict[tuple[str, str], Float[Tensor, "half head dy dx"]]
     heads: dict[str, Float[Tensor, " head"]]
+    examples: dict[str, Float[Tensor, "image head ..."]]
+    contents: PairContents | None = None
 
     def tensors(self) -> list[Tensor]:
         """All sums in a fixed order, to be added up over processes in place."""
@@ -43,13 +48,19 @@ class LayerSums:
 
 
 @torch.no_grad()
-def layer_sums(record: AttentionRecord, grids: Mapping[str, PatchGrid], gradients_only: bool = False) -> LayerSums:
+def layer_sums(
+    record: AttentionRecord,
+    grids: Mapping[str, PatchGrid],
+    gradients_only: bool = False,
+    contents: PairContents | None = None,
+) -> LayerSums:
     """All sums of one layer.
 
     Args:
         record: what attention was given; without `grad_z` there are no sums of the gradient.
         grids: places of the patches by name.
         gradients_only: advantage and pressure alone, for training batches; about half the price.
+        contents: what is in the patches of the images; without it no head can follow contours or texture.
 
     Raises:
         ValueError: if the number of tokens is not that of the grids.
@@ -60,20 +71,28 @@ def layer_sums(record: AttentionRecord, grids: Mapping[str, PatchGrid], gradient
     shape = (2, record.num_heads, *grid.offset_counts.shape)
     pairs: dict[tuple[str, str], Tensor] = {}
     heads: dict[str, Tensor] = {}
+    examples: dict[str, Tensor] = {}
+
+    def note(tile: AttentionTile) -> None:
+        for name, value in example_sums(tile, grid, contents).items():
+            empty = value.new_zeros(record.num_examples, *value.shape[1:])
+            examples.setdefault(name, empty)[tile.examples] += value
+
     for queries in record.query_ranges():
         for half in range(min(2, record.num_examples)):
-            images, rows = _image_sums(record, queries, slice(half, None, 2), silent, gradients_only)
-            _add(heads, rows)
+            images = _image_sums(record, queries, slice(half, None, 2), silent, None if gradients_only else note)
             for (quantity, value), (name, places) in product(images.items(), grids.items()):
                 target = pairs.setdefault((quantity, name), torch.zeros(shape, dtype=torch.float64))
                 target[half] += offset_sums_of_rows(value.double(), places, queries).cpu()
         if not gradients_only:
             _add(heads, _score_variance(record, queries))
+    if examples:
+        pairs["patch_attn", "model"] = torch.stack([examples["patch_attn"][half::2].sum(0) for half in (0, 1)])
     images = torch.tensor([(record.num_examples + 1) // 2, record.num_examples // 2], dtype=torch.float64)
     if silent is not None:
         for name, places in grids.items():
             pairs["heard", name] = images[:, None, None, None] * _heard(silent, places).repeat(record.num_heads, 1, 1)
-    return LayerSums(grids, images, pairs, heads)
+    return LayerSums(grids, images, pairs, heads, examples, contents)
 
 
 def _heard(silent: Tensor, grid: PatchGrid) -> Float[Tensor, "dy dx"]:
@@ -100,50 +119,26 @@ def _patch_queries(record: AttentionRecord, grid: PatchGrid) -> AttentionRecord:
 
 
 def _image_sums(
-    record: AttentionRecord, queries: slice, examples: slice, silent: Tensor | None, gradients_only: bool
-) -> tuple[dict[str, Float[Tensor, "head query key"]], dict[str, Float[Tensor, " head"]]]:
-    """Sums over `examples`: of pairs of patches, and of rows."""
+    record: AttentionRecord,
+    queries: slice,
+    examples: slice,
+    silent: Tensor | None,
+    note: Callable[[AttentionTile], None] | None,
+) -> dict[str, Float[Tensor, "head query key"]]:
+    """Sums over `examples` of pairs of patches; without `note`, which is shown each tile, of the gradient alone."""
     pairs: dict[str, Tensor] = {}
-    rows: dict[str, Tensor] = {}
     for tile in record.tiles(queries, examples):
         if silent is not None:
-            made = tile.advantage_and_pressure() if gradients_only else (tile.advantage, tile.pressure)
-            _add(pairs, {"advantage": made[0].sum(0), "pressure": made[1].sum(0)})
-        if not gradients_only:
-            _add(pairs, _attention_pairs(tile))
-            _add(rows, _attention_rows(tile))
-    if not gradients_only:
+            advantage, pressure = (tile.advantage, tile.pressure) if note else tile.advantage_and_pressure()
+            _add(pairs, {"advantage": advantage.sum(0), "pressure": pressure.sum(0)})
+        if note:
+            _add(pairs, {"attn": tile.attn.sum(0)})
+            note(tile)
+    if note:
         q, k = record.q[examples, :, queries], record.k[examples]
         pairs["qk_alignment"] = _product(normalize(q, dim=-1), normalize(k, dim=-1))
     prefix = record.num_tokens - record.q.shape[2]
-    return {name: value if name == "patch_attn" else value[..., prefix:] for name, value in pairs.items()}, rows
-
-
-def _attention_pairs(tile: AttentionTile) -> dict[str, Float[Tensor, "head query key"]]:
-    patches = tile.attn[..., tile.prefix :]
-    whole = patches / patches.sum(-1, keepdim=True) if tile.prefix else patches
-    return {"attn": tile.attn.sum(0), "patch_attn": whole.sum(0)}
-
-
-def _attention_rows(tile: AttentionTile) -> dict[str, Float[Tensor, " head"]]:
-    scores, cosine = tile.scores[..., tile.prefix :], tile.cosine[..., tile.prefix :]
-    r2 = angle_r2(scores, cosine)
-    rows = {
-        "attention_entropy": _entropy(tile),
-        "prefix_mass": tile.attn[..., : tile.prefix].sum(-1),
-        "angle_share": r2.nan_to_num(),
-        "angle_rows": ~r2.isnan(),
-        "argmax_agreement": scores.argmax(-1) == cosine.argmax(-1),
-    }
-    return {name: row.sum((0, 2), dtype=torch.float64).cpu() for name, row in rows.items()}
-
-
-def _entropy(tile: AttentionTile) -> Float[Tensor, "batch head query"]:
-    """−Σ_j A ln A = ln Σ_j exp S − Σ_j A S, the first from a row's largest: ln A_max = S_max − ln Σ_j exp S."""
-    scores = tile.scores
-    if tile.record.bias is not None:  # a masked pair has A = 0 and S = −∞, and counts 0
-        scores = scores.clamp(min=torch.finfo(scores.dtype).min)
-    return scores.amax(-1) - tile.attn.amax(-1).log() - (tile.attn * scores).sum(-1)
+    return {name: value[..., prefix:] for name, value in pairs.items()}
 
 
 def _score_variance(record: AttentionRecord, queries: slice) -> dict[str, Float[Tensor, " head"]]:

@@ -6,7 +6,8 @@ of learned vectors that starts as noise, is added: x_i += pos_i. Then, `depth` t
     x += Attention(LayerNorm(x))        S = q·k/√d,  A = softmax S,  z = A v,  one set of q, k, v for each head
     x += MLP(LayerNorm(x))
 
-and the mean over patches (or a class token) is read out by one linear map. Names of modules follow timm.
+and the mean over patches (or a class token) is read out by one linear map. Names of modules follow timm. Without the
+table (pos_embed = rope), queries and keys are turned by angles that grow with row and column instead.
 """
 
 from __future__ import annotations
@@ -35,12 +36,37 @@ class PatchEmbed(nn.Module):
         return self.proj(patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2))
 
 
+class Rotary(nn.Module):
+    """Turns each pair (x_n, x_{n+d/2}) of a query or key by its place: by row·ω_n, or by column·ω_n.
+
+    Then q_i·k_j knows of the places of i and j only the offset between them. ω_n = 100^(−4n/d), n = 0 … d/4 − 1, for
+    rows and again for columns; prefix tokens are not turned (Su et al. 2021; axial, base 100: Heo et al. 2024).
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, grid: PatchGrid, head_dim: int):
+        super().__init__()
+        places = torch.as_tensor(grid.coordinates, dtype=torch.float64)
+        omega = 100.0 ** (-torch.arange(head_dim // 4, dtype=torch.float64) * 4 / head_dim)
+        patches = (places[:, :, None] * omega).flatten(1)
+        angles = torch.cat([patches.new_zeros(grid.num_prefix_tokens, head_dim // 2), patches])
+        self.register_buffer("cos", angles.cos().to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer("sin", angles.sin().to(torch.get_default_dtype()), persistent=False)
+
+    def forward(self, x: Float[Tensor, "batch head token head_dim"]) -> Float[Tensor, "batch head token head_dim"]:
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat([first * self.cos - second * self.sin, first * self.sin + second * self.cos], dim=-1)
+
+
 class Attention(nn.Module):
     """z_i = Σ_j softmax_j(q_i·k_j/√d) v_j in each head, then w_o over all heads."""
 
-    def __init__(self, width: int, num_heads: int):
+    def __init__(self, width: int, num_heads: int, rotary: Rotary | None = None):
         super().__init__()
         self.num_heads = num_heads
+        self.rotary = rotary
         self.w_q = nn.Linear(width, width)
         self.w_k = nn.Linear(width, width, bias=False)  # it would add the same to all of a row: softmax cannot see it
         self.w_v = nn.Linear(width, width)
@@ -48,6 +74,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
         q, k, v = (self.heads(w(x)) for w in (self.w_q, self.w_k, self.w_v))
+        if self.rotary is not None:
+            q, k = self.rotary(q), self.rotary(k)
         z = F.scaled_dot_product_attention(q, k, v)
         return self.w_o(z.transpose(1, 2).flatten(2))
 
@@ -58,11 +86,11 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """One pre-norm layer: x + Attention(LayerNorm(x)), then x + MLP(LayerNorm(x))."""
 
-    def __init__(self, width: int, num_heads: int, mlp_ratio: float):
+    def __init__(self, width: int, num_heads: int, mlp_ratio: float, rotary: Rotary | None = None):
         super().__init__()
         hidden = int(width * mlp_ratio)
         self.norm1 = nn.LayerNorm(width)
-        self.attn = Attention(width, num_heads)
+        self.attn = Attention(width, num_heads, rotary)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
@@ -91,7 +119,8 @@ class ViT(nn.Module):
         self.patch_embed = PatchEmbed(channels, config.patch_size, config.width)
         self.pos_embed = position_embedding(config, self.grid)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width)) if self.num_prefix_tokens else None
-        blocks = (Block(config.width, config.num_heads, config.mlp_ratio) for _ in range(config.depth))
+        rotary = Rotary(self.grid, config.width // config.num_heads) if config.pos_embed == "rope" else None
+        blocks = (Block(config.width, config.num_heads, config.mlp_ratio, rotary) for _ in range(config.depth))
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, num_classes)
@@ -123,7 +152,7 @@ def patch_grid(height: int, width: int, patch_size: int, num_prefix_tokens: int 
 
 def position_embedding(config: ModelConfig, grid: PatchGrid) -> nn.Parameter | None:
     """`1 patch width`: noise that is learned, fixed sines and cosines, or None."""
-    if config.pos_embed == "none":
+    if config.pos_embed in ("none", "rope"):
         return None
     if config.pos_embed == "sincos":
         return nn.Parameter(sincos(grid, config.width)[None], requires_grad=False)

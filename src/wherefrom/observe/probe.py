@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wherefrom.attention import AttentionRecord
 from wherefrom.catalogue import Measurement
 from wherefrom.geometry import PatchGrid
+from wherefrom.measures.contents import pair_contents
 from wherefrom.measures.layer import layer_maps, layer_measurements
 from wherefrom.measures.sums import layer_sums
 from wherefrom.models.backbone import as_backbone
@@ -40,9 +41,10 @@ def probe(
     backbone = as_backbone(model)
     grids = grids or {"model": backbone.grid}
     attention, arrays = {}, {}
+    contents = pair_contents(images, backbone.grid) if images.dim() == 4 else None
 
     def receive(layer: int, record: AttentionRecord) -> None:
-        sums = layer_sums(record, grids)
+        sums = layer_sums(record, grids, contents=contents)
         attention[layer] = list(layer_measurements(sums, layer, "probe"))
         arrays.update({(name, layer): array.float().numpy() for name, array in layer_maps(sums).items()})
 

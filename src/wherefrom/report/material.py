@@ -8,7 +8,7 @@ import pandas as pd
 
 from wherefrom.catalogue import COLUMNS
 from wherefrom.config import RunKey
-from wherefrom.figures.tables import by_series
+from wherefrom.figures.tables import by_series, without_series
 from wherefrom.geometry import PatchGrid
 from wherefrom.store import RunDirectory, StudyDirectory
 
@@ -28,8 +28,8 @@ class Material:
         return self.study.finished_runs()
 
     def table(self, measure, **where) -> pd.DataFrame:
-        """Rows of one or several measures in all finished runs; with its columns also where there is none."""
-        table = self.study.measurements(measure, **where)
+        """Rows of measures in finished runs of arms and head sweep; with its columns also where there is none."""
+        table = without_series(self.study.measurements(measure, **where))
         return (
             table if len(table.columns) else pd.DataFrame(columns=["run", "arm", "num_heads", "seed", "step", *COLUMNS])
         )
@@ -39,6 +39,10 @@ class Material:
         table = self.with_cuts(measure, **where)
         return table[table["arm"].isin(ARMS)]
 
+    def is_of_an_arm(self, key: RunKey) -> bool:
+        """Whether a run has the arms' own head count and settings."""
+        return key.num_heads == self.num_heads and not key.setting
+
     def with_cuts(self, measure, **where) -> pd.DataFrame:
         """The same, and the arms that have a part of the gradient cut."""
         table = self.table(measure, **where)
@@ -47,15 +51,16 @@ class Material:
     @cached_property
     def examples(self) -> dict[str, tuple[RunKey, RunDirectory]]:
         """For each arm its finished run with the lowest seed."""
-        runs = [(key, run) for key, run in self.finished.items() if key.num_heads == self.num_heads]
+        runs = [(key, run) for key, run in self.finished.items() if self.is_of_an_arm(key)]
         runs.sort(key=lambda pair: pair[0].seed, reverse=True)
         lowest = {key.arm: (key, run) for key, run in runs}
         return {arm: lowest[arm] for arm in ARMS if arm in lowest}
 
     @cached_property
     def grid(self) -> PatchGrid | None:
-        """The grid that the models see; None where no finished run has noted it."""
-        return next((run.grid for run in self.finished.values() if run.grid is not None), None)
+        """The grid that the models of the arms see; None where no finished run has noted it."""
+        runs = (run for key, run in self.finished.items() if not key.setting)
+        return next((run.grid for run in runs if run.grid is not None), None)
 
     def true_grid(self, run: RunDirectory) -> PatchGrid:
         """The grid before the shuffling."""

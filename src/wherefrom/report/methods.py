@@ -30,8 +30,8 @@ class RunRow:
 
 def run_rows(material: Material) -> list[RunRow]:
     """All runs that the study asks for, finished or not."""
-    scores = _final(material.table("accuracy", split="test"))
-    falloffs = _final(material.table("similarity_falloff", grid="model"))
+    scores = _final(material.study.measurements("accuracy", split="test"))
+    falloffs = _final(material.study.measurements("similarity_falloff", grid="model"))
     return [
         RunRow(
             key.name, key.arm, key.num_heads, key.seed, _status(material.study.run(key)),
@@ -80,12 +80,12 @@ def environment(material: Material) -> list[tuple[str, str]]:
 def command(material: Material) -> list[str]:
     """The command that makes a study like this one, in parts: its runs, and every setting that is not the default."""
     keys, heads = material.study.run_keys(), material.num_heads
-    counts = sorted({key.num_heads for key in keys if key.arm == "natural"})
+    counts = sorted({key.num_heads for key in keys if key.arm == "natural" and not key.setting})
     options = {
         "data": str(material.settings["train"].get("data", "photos")),
         "seeds": str(_seeds(keys, heads)),
         "heads": " ".join(map(str, counts)),
-        "head-seeds": str(max((_seeds(keys, count) for count in counts if count != heads), default=1)),
+        "head-seeds": str(len({key.seed for key in keys if key.setting or key.num_heads != heads}) or 1),
         "arms": " ".join(arm for arm in ARMS if any(key.arm == arm for key in keys)),
         "cut": " ".join(dict.fromkeys(key.arm.removeprefix(CUT) for key in keys if key.arm.startswith(CUT))),
     }
@@ -95,11 +95,19 @@ def command(material: Material) -> list[str]:
     given = [*_shared(material), ("model.num_heads", str(heads))]
     others = {name: value for name, value in given if name != "data" and defaults.get(name, value) != value}
     options |= {name.replace("_", "-"): shlex.quote(value) for name, value in others.items()}
-    return ["wherefrom study", *(f"--{name} {value}" for name, value in options.items())]
+    return ["wherefrom study", *(f"--{name} {value}" for name, value in options.items()), *_series(keys)]
+
+
+def _series(keys: list[RunKey]) -> list[str]:
+    """Options of the settings that were varied by themselves."""
+    values: dict[str, dict[str, None]] = {}
+    for name, _, value in (key.setting.partition("=") for key in keys if key.setting):
+        values.setdefault(name, {})[value] = None
+    return [f"--vary {name} {' '.join(found)}" for name, found in values.items()]
 
 
 def _seeds(keys: list[RunKey], num_heads: int) -> int:
-    return len({key.seed for key in keys if key.arm == "natural" and key.num_heads == num_heads}) or 1
+    return len({key.seed for key in keys if (key.arm, key.num_heads, key.setting) == ("natural", num_heads, "")}) or 1
 
 
 def measures(material: Material) -> list[Measure]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 
 from wherefrom import __version__
-from wherefrom.report import attention, gradients, methods, position, routes, training, unscrambling, verdicts
+from wherefrom.report import attention, gradients, methods, position, routes, settings, training, unscrambling, verdicts
 from wherefrom.report.material import Material
 from wherefrom.store import StudyDirectory
 from wherefrom.store.files import write_bytes
@@ -71,7 +71,7 @@ def render(study: StudyDirectory) -> str:
         num_runs=len(study.run_keys()),
         num_finished=len(material.finished),
         verdicts=verdicts.rows(material),
-        sections=[section(material) for section in SECTIONS],
+        sections=[*(section(material) for section in SECTIONS), *settings.sections(material)],
         runs=methods.run_rows(material),
         settings=methods.settings(material),
         environment=methods.environment(material),

@@ -8,6 +8,7 @@ report.html        the page
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -66,9 +67,51 @@ class StudyDirectory:
         return {key: run for key in self.run_keys() if (run := self.run(key)).is_finished()}
 
     def measurements(self, measure=None, **where) -> pd.DataFrame:
-        """The tidy table of all finished runs: `run, arm, num_heads, seed` before the columns of a run's own table."""
+        """The tidy table of all finished runs: `run, arm, num_heads, seed, setting` before a run's own columns.
+
+        `setting` is empty in the arms and in the head sweep, and else what a run has other than they, `patch_size=8`.
+        """
+        return self._table(self.finished_runs(), measure, where)
+
+    def varied(self) -> list[str]:
+        """Settings that were varied by themselves; `num_heads` where there are other head counts than the arms'."""
+        keys = self.run_keys()
+        heads = ["num_heads"] if any(key.num_heads != self.num_heads for key in keys) else []
+        return heads + list(dict.fromkeys(key.setting.partition("=")[0] for key in keys if key.setting))
+
+    def series(self, name: str, measure=None, **where) -> pd.DataFrame:
+        """The tidy table of one setting: natural runs that differ in it and the seed alone, the arm among them.
+
+        `setting` holds its name, and a further column `setting_value` what each run has of it, a number or text.
+
+        Raises:
+            ValueError: for a setting that was not varied in this study.
+        """
+        if name not in self.varied():
+            known = ", ".join(self.varied()) or "nothing"
+            raise ValueError(f"{name!r} was not varied in {self.path}; it varies {known}")
+        values = {run: value for run in self.finished_runs() if (value := self._value(run, name)) is not None}
+        table = self._table({key: self.run(key) for key in values}, measure, where)
+        if len(table):
+            names = {key.name: value for key, value in values.items()}
+            table["setting"] = name
+            table.insert(list(table).index("setting") + 1, "setting_value", table["run"].map(names))
+        return table
+
+    def _value(self, key: RunKey, name: str):
+        """What a run has of the setting; None if it is not of this series."""
+        own, _, text = key.setting.partition("=")
+        if key.arm != "natural" or own not in ("", name):
+            return None
+        if name == "num_heads":
+            return key.num_heads
+        if own:
+            return _number_or_text(text)
+        return value_in(self.settings["train"], name) if key.num_heads == self.num_heads else None
+
+    def _table(self, runs: dict[RunKey, RunDirectory], measure, where: dict) -> pd.DataFrame:
         tables = []
-        for key, run in self.finished_runs().items():
+        for key, run in runs.items():
             table = run.measurements(measure, **where)
             for place, (name, value) in enumerate({"run": key.name, **asdict(key)}.items()):
                 table.insert(place, name, value)
@@ -85,3 +128,16 @@ class StudyDirectory:
     @property
     def report_path(self) -> Path:
         return self.path / "report.html"
+
+
+def value_in(train: dict, name: str):
+    """A setting of a training configuration as plain data, or of its model."""
+    model = train.get("model", {})
+    return model[name] if name in model else train[name]
+
+
+def _number_or_text(text: str) -> int | float | str:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text

@@ -1,0 +1,147 @@
+"""What is in a patch: the strength of its edges and the energy of its fine detail, from the images' own pixels.
+
+Both look at the pixels of one patch alone, so that the borders which scrambling makes between patches do not count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wherefrom.geometry import PatchGrid
+from wherefrom.measures.pairs import offset_sums_of_rows
+
+FAINT = 1e-4
+"""Energy below which detail is nothing: images have a deviation of about 1, so this is a hundredth of it, squared."""
+ROWS_AT_ONCE = 2**20
+"""Pairs of patches worked on at a time."""
+KEPT_TILES = 16
+"""Tiles of residuals kept from one layer to the next; each is as large as a tile of one head's attention."""
+
+KINDS = ("contour", "texture")
+
+
+def patches_of(images: Float[Tensor, "image channel y x"], grid: PatchGrid) -> Float[Tensor, "image patch channel v u"]:
+    """The pixels of each patch, as the model sees it at its place.
+
+    Raises:
+        ValueError: if the grid does not divide the image.
+    """
+    height, width = images.shape[2:]
+    if height % grid.height or width % grid.width:
+        raise ValueError(
+            f"a grid of {grid.height} × {grid.width} patches does not divide images of {height} × {width} pixels; give "
+            f"images whose sides are multiples of it"
+        )
+    cut = images.unflatten(3, (grid.width, -1)).unflatten(2, (grid.height, -1))
+    return cut.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+
+
+def edge_strength(patches: Float[Tensor, "*patch channel v u"]) -> Float[Tensor, "*patch"]:
+    """(λ₁ − λ₂)^½ of J = mean over pixels and channels of ∇I ∇Iᵀ: how strong edges of one direction are, per pixel.
+
+    A single edge gives its mean slope; detail without a direction, and an even patch, give 0. NaN for one pixel.
+
+    References:
+        Bigün & Granlund 1987, Optimal orientation detection of linear symmetry.
+    """
+    dy = patches.diff(dim=-2)[..., :, :-1] + patches.diff(dim=-2)[..., :, 1:]
+    dx = patches.diff(dim=-1)[..., :-1, :] + patches.diff(dim=-1)[..., 1:, :]
+    yy, xx, yx = ((a * b / 4).mean((-3, -2, -1)) for a, b in ((dy, dy), (dx, dx), (dy, dx)))
+    return ((yy - xx).square() + 4 * yx.square()).pow(0.25)
+
+
+def high_frequency_energy(patches: Float[Tensor, "*patch channel v u"]) -> Float[Tensor, "*patch"]:
+    """Σ of squared DCT coefficients (v, u) with (v/V)² + (u/U)² ≥ ¼, per pixel and channel: the finer half of detail.
+
+    All squared coefficients together are the mean square of the patch (Parseval).
+
+    References:
+        Ahmed, Natarajan & Rao 1974, Discrete cosine transform.
+    """
+    tall, wide = patches.shape[-2:]
+    coefficients = dct_matrix(tall).to(patches) @ patches @ dct_matrix(wide).to(patches).mT
+    v, u = torch.arange(tall) / tall, torch.arange(wide) / wide
+    fine = (v[:, None].square() + u.square() >= 0.25).to(patches)
+    return (coefficients.square() * fine).sum((-2, -1)).mean(-1) / (tall * wide)
+
+
+def dct_matrix(size: int) -> Float[Tensor, "frequency pixel"]:
+    """The orthonormal DCT-II: cos(π f (x + ½) / size) · √(2 / size), the first row divided by √2."""
+    frequency, pixel = torch.arange(size).double()[:, None], torch.arange(size).double()
+    matrix = torch.cos(torch.pi * frequency * (pixel + 0.5) / size) * (2 / size) ** 0.5
+    matrix[0] /= 2**0.5
+    return matrix
+
+
+@dataclass(frozen=True)
+class PairContents:
+    """x_ij of each image, as residuals from the mean over all pairs of the image with the same offset.
+
+    `contour`: the edge strength of the key, x_ij = e_j. `texture`: likeness of fine detail, x_ij = −|g_i − g_j| with g
+    the logarithm of high-frequency energy. What is left when the offset is known cannot be owed to distance. A patch
+    and itself are no pair here.
+
+    Args:
+        edges, details: e and g of each image, `image patch`; NaN where the image has no patches that differ.
+        grid: places of the patches.
+    """
+
+    edges: Float[Tensor, "image patch"]
+    details: Float[Tensor, "image patch"]
+    grid: PatchGrid
+    means: Float[Tensor, "kind image offset"] = field(init=False, repr=False)
+    """Mean of x over pairs with the offset."""
+    squares: Float[Tensor, "kind image"] = field(init=False, repr=False)
+    """Σ of squared residuals."""
+    _tiles: dict = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self):
+        counts = torch.as_tensor(self.grid.offset_counts).to(self.edges).flatten()
+        sums = torch.zeros(2, len(self.edges), self.grid.num_offsets).to(self.edges)
+        for queries in self._ranges():
+            sums += offset_sums_of_rows(self._values(queries), self.grid, queries).flatten(2)
+        object.__setattr__(self, "means", sums / counts)
+        squares = torch.zeros(2, len(self.edges), dtype=torch.float64)
+        for queries in self._ranges():
+            squares += self._residuals(queries, slice(None)).square().sum((2, 3), dtype=torch.float64).cpu()
+        object.__setattr__(self, "squares", squares)
+
+    def tile(self, queries: slice, examples: slice) -> Float[Tensor, "image query key other"]:
+        """Residuals for some queries of some images: contour and texture, then both of the next image."""
+        key = queries.start, queries.stop, examples.start, examples.stop, examples.step
+        if key not in self._tiles:
+            own = self._residuals(queries, examples)
+            other = torch.roll(torch.arange(len(self.edges)), -1)[examples]
+            while len(self._tiles) >= KEPT_TILES:
+                self._tiles.pop(next(iter(self._tiles)))
+            self._tiles[key] = torch.cat([own, self._residuals(queries, other)]).permute(1, 2, 3, 0).contiguous()
+        return self._tiles[key]
+
+    def _ranges(self):
+        step = max(1, ROWS_AT_ONCE // (len(self.edges) * self.grid.num_patches))
+        for start in range(0, self.grid.num_patches, step):
+            yield slice(start, min(start + step, self.grid.num_patches))
+
+    def _values(self, queries: slice, examples: slice | Tensor = slice(None)) -> Float[Tensor, "kind image query key"]:
+        e, g = self.edges[examples], self.details[examples]
+        likeness = -(g[:, queries, None] - g[:, None]).abs()
+        return torch.stack([e[:, None].expand_as(likeness), likeness])
+
+    def _residuals(self, queries: slice, examples: slice | Tensor) -> Float[Tensor, "kind image query key"]:
+        index = torch.as_tensor(self.grid.offset_index[queries], device=self.edges.device)
+        values = self._values(queries, examples) - self.means[:, examples][:, :, index]
+        return values.masked_fill_(index == self.grid.num_offsets // 2, 0)  # a patch and itself
+
+
+def pair_contents(images: Float[Tensor, "image channel y x"], grid: PatchGrid) -> PairContents | None:
+    """Contents of the pairs of patches of all images; None where patches are not cut from the image by the grid."""
+    height, width = images.shape[2:]
+    if height % grid.height or width % grid.width or min(height // grid.height, width // grid.width) < 2:
+        return None
+    patches = patches_of(images.float(), grid)
+    edges, details = edge_strength(patches), (high_frequency_energy(patches) + FAINT).log()
+    return PairContents(edges - edges.mean(1, keepdim=True), details - details.mean(1, keepdim=True), grid)

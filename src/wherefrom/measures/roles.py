@@ -1,0 +1,251 @@
+"""The role of a head: scores of each image, their interval over images, and what chance gives.
+
+Attention here is that of patch queries to patch keys, rows renormalised (P), unless it is said otherwise. Its mass at
+an offset, μ(o) = Σ of P over pairs with offset o / number of patches, sums to 1. An even spread over other patches puts
+U_S = (pairs in S) / (all pairs i ≠ j) on a set S of offsets, and the excess of S is
+
+    E_S = (μ(S) − U_S · μ(≠ self)) / (1 − U_S)        0: even; 1: all attention is on S
+
+`local` = E of the 8 neighbours; `horizontal` = E_row − max(E_column, 0); `vertical` the other way round; `self` =
+(μ(0) − 1/N) / (1 − 1/N). With R(o) the mean of P over pairs with offset o, `offset` = R(first) − R(second) of those
+o ≠ 0 that at least a quarter of the patches have. All are sums over offsets, Σ_o w(o) μ(o), so that each image has a
+score, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy import special
+from torch import Tensor
+
+from wherefrom.geometry import PatchGrid
+from wherefrom.measures.contents import KINDS
+from wherefrom.measures.sums import LayerSums
+
+NULL_DEVIATIONS = 4
+"""A threshold lies this many standard deviations above the mean of its null: one-sided 3e-5, so that of 1,500 heads and
+roles that are nothing but chance fewer than one in twenty times a single one passes."""
+
+NARROW = 3
+"""A grid with a side below this has no room for places to look at: all patches are neighbours, or in one row."""
+
+COMMON = 0.25
+"""Share of the patches that must have a partner at an offset for it to be a favourite place."""
+
+FLAT = 1e-6
+"""Share of Σ P² below which what is left of attention beside the offset's mean is rounding."""
+
+
+@dataclass(frozen=True)
+class RoleScore:
+    """Score, 95 % interval over images, and threshold, one a head; NaN where a role cannot be had."""
+
+    score: Float[Tensor, " head"]
+    low: Float[Tensor, " head"]
+    high: Float[Tensor, " head"]
+    threshold: Float[Tensor, " head"]
+
+    def parts(self) -> dict[str, Float[Tensor, " head"]]:
+        """By the ending of the recorded name."""
+        return {"": self.score, "_low": self.low, "_high": self.high, "_threshold": self.threshold}
+
+
+def role_values(sums: LayerSums) -> dict[str, Float[Tensor, " head"]]:
+    """`role_<name>`, and with `_threshold`, `_low`, `_high`, of every head; nothing where attention was not summed.
+
+    `prefix` only where there are prefix tokens, `contour` and `texture` only where the contents of patches are known.
+    """
+    if not sums.examples:
+        return {}
+    grid, examples = sums.grids["model"], sums.examples
+    patches = grid.num_patches
+    lengths = torch.as_tensor(grid.offset_distances)
+    distance = (examples["patch_attn"] * lengths).sum((2, 3)) / patches
+    scores = place_roles(examples["patch_attn"], grid)
+    scores["global"] = global_role(distance, examples["attention_entropy"] / patches, grid)
+    if grid.num_prefix_tokens:
+        scores["prefix"] = prefix_role(examples["prefix_mass"] / patches, grid)
+    if sums.contents is not None:
+        squares = residual_squares(examples["squares"], examples["patch_attn"], grid)
+        scores |= content_roles(examples["content"], squares, sums.contents.squares)
+    return {f"role_{role}{part}": value for role, score in scores.items() for part, value in score.parts().items()}
+
+
+def residual_squares(
+    squares: Float[Tensor, "image head"], sums: Float[Tensor, "image head dy dx"], grid: PatchGrid
+) -> Float[Tensor, "image head"]:
+    """Σ P̃² = Σ P² − Σ_o (Σ P)² / n(o) over pairs i ≠ j; NaN where nothing but rounding is left."""
+    counts = torch.as_tensor(grid.offset_counts, dtype=torch.float64)
+    of_means = (sums.square() / counts).flatten(2)
+    left = squares - of_means.sum(-1) + of_means[..., of_means.shape[-1] // 2]
+    return torch.where(left > FLAT * squares, left, torch.nan)
+
+
+def place_roles(sums: Float[Tensor, "image head dy dx"], grid: PatchGrid) -> dict[str, RoleScore]:
+    """`local`, `self`, `horizontal`, `vertical`, `offset`.
+
+    Args:
+        sums: Σ of P over the pairs of each offset, of each image.
+        grid: places of the patches.
+    """
+    mass = sums.double().cpu().flatten(2) / grid.num_patches
+    counts = torch.as_tensor(grid.offset_counts, dtype=torch.float64).flatten()
+    others = torch.as_tensor(grid.offset_distances > 0).flatten()
+    even = 1 / grid.num_patches
+    weights = {"self": (((~others).double() - even) / (1 - even)).expand_as(mass[0])}
+    allowed = {"self": torch.ones_like(others)}
+    if min(grid.height, grid.width) >= NARROW:
+        weights |= _looking_away(mass.mean(0), counts, grid)
+    else:
+        weights |= {role: torch.full_like(mass[0], torch.nan) for role in ("local", "horizontal", "vertical", "offset")}
+    return {role: _linear(mass, w, counts, allowed.get(role, others)) for role, w in weights.items()}
+
+
+def _looking_away(
+    mass: Float[Tensor, "head offset"], counts: Float[Tensor, " offset"], grid: PatchGrid
+) -> dict[str, Float[Tensor, "head offset"]]:
+    """w(o) of the roles that look at other patches; which branch of a max holds is read from the mean over images."""
+    dy, dx = (
+        torch.as_tensor(d).flatten() for d in np.mgrid[1 - grid.height : grid.height, 1 - grid.width : grid.width]
+    )
+    near, row, column = (dy.abs() <= 1) & (dx.abs() <= 1), dy == 0, dx == 0
+    local, row, column = (excess_weights(chosen, counts).expand_as(mass) for chosen in (near, row, column))
+    in_row, in_column = ((mass * w).sum(-1, keepdim=True) > 0 for w in (row, column))
+    return {
+        "local": local,
+        "horizontal": row - in_column * column,
+        "vertical": column - in_row * row,
+        "offset": favourite_weights(mass, counts),
+    }
+
+
+def excess_weights(chosen: Tensor, counts: Float[Tensor, " offset"]) -> Float[Tensor, " offset"]:
+    """w of E_S: (1[o in S] − U_S · 1[o ≠ 0]) / (1 − U_S), the patch itself never in S."""
+    others = torch.ones_like(chosen)
+    others[len(others) // 2] = False
+    chosen = chosen & others
+    even = counts[chosen].sum() / counts[others].sum()
+    return (chosen.double() - even * others.double()) / (1 - even)
+
+
+def favourite_weights(
+    mass: Float[Tensor, "head offset"], counts: Float[Tensor, " offset"]
+) -> Float[Tensor, "head offset"]:
+    """w of R(first) − R(second): N/n(o) at the first, −N/n(o) at the second of the common offsets o ≠ 0."""
+    patches = counts[len(counts) // 2]  # pairs of a patch and itself
+    means = mass * patches / counts
+    means[:, counts < COMMON * patches] = -torch.inf
+    means[:, len(counts) // 2] = -torch.inf
+    first, second = means.topk(2, dim=-1).indices.unbind(-1)
+    weights, heads = torch.zeros_like(mass), torch.arange(len(mass))
+    weights[heads, first] = patches / counts[first]
+    weights[heads, second] = -patches / counts[second]
+    return weights
+
+
+def _linear(
+    mass: Float[Tensor, "image head offset"],
+    weights: Float[Tensor, "head offset"],
+    counts: Float[Tensor, " offset"],
+    allowed: Tensor,
+) -> RoleScore:
+    """Σ_o w(o) μ(o) of each image and over images, against the same head with its offsets permuted."""
+    mean, deviation = permuted_offsets(mass.mean(0)[:, allowed], weights[:, allowed], counts[allowed])
+    return RoleScore(*over_images((mass * weights).sum(-1)), threshold=mean + NULL_DEVIATIONS * deviation)
+
+
+def permuted_offsets(
+    mass: Float[Tensor, "head offset"], weights: Float[Tensor, "head offset"], counts: Float[Tensor, " offset"]
+) -> tuple[Float[Tensor, " head"], Float[Tensor, " head"]]:
+    """Mean and standard deviation of Σ_o w(o) μ_π(o) over all permutations π of the offsets, in closed form.
+
+    What is permuted is z(o) = (μ(o)/n(o) − μ̄) √n(o), with n the pairs of an offset and μ̄ = Σ μ / Σ n: a mean over few
+    pairs is noisier, and z is as noisy everywhere. Σ w μ = μ̄ Σ w n + Σ c(o) z(π(o)) with c = w √n, and such a sum has
+    mean M·c̄·z̄ and variance Σ (c − c̄)² Σ (z − z̄)² / (M − 1) over the M! permutations.
+
+    References:
+        Hoeffding 1951, A combinatorial central limit theorem.
+    """
+    overall = mass.sum(-1, keepdim=True) / counts.sum()
+    z, c = (mass / counts - overall) * counts.sqrt(), weights * counts.sqrt()
+    size = counts.numel()
+    constant = overall[:, 0] * (weights * counts).sum(-1)
+    spread = [(x - x.mean(-1, keepdim=True)).square().sum(-1) for x in (z, c)]
+    return constant + size * z.mean(-1) * c.mean(-1), (spread[0] * spread[1] / max(1, size - 1)).sqrt()
+
+
+def content_roles(
+    products: Float[Tensor, "image head other"],
+    attention_squares: Float[Tensor, "image head"],
+    content_squares: Float[Tensor, "kind image"],
+) -> dict[str, RoleScore]:
+    """`contour`, `texture`: mean over images of the correlation of P_ij and x_ij within the image, given the offset.
+
+    r = Σ_ij P_ij x̃_ij / √(Σ_ij P̃_ij² Σ_ij x̃_ij²), ~ the residual from the mean of all pairs with the same offset.
+    The threshold is the same head's r with the contents of the next image, + 4 standard errors: what places alone give.
+
+    Args:
+        products: Σ P x̃ by image and head: contour and texture of the image itself, then of the next image.
+        attention_squares: Σ P̃²; NaN where attention is nothing but the offset's mean.
+        content_squares: Σ x̃² of each image, contour and texture.
+    """
+    own = content_squares.T[:, None]
+    other = torch.roll(content_squares, -1, dims=1).T[:, None]
+    below = (attention_squares[..., None] * torch.cat([own, other], -1)).sqrt()
+    r = torch.where(below > 0, products / below, torch.nan)
+    scores = {}
+    for number, kind in enumerate(KINDS):
+        mean, low, high = over_images(r[..., number])
+        null, null_low, _ = over_images(r[..., number + len(KINDS)])
+        images = r[..., number + len(KINDS)].isfinite().sum(0)
+        error = (null - null_low) / student(images)
+        scores[kind] = RoleScore(mean, low, high, null + NULL_DEVIATIONS * error)
+    return scores
+
+
+def global_role(
+    distance: Float[Tensor, "image head"], entropy: Float[Tensor, "image head"], grid: PatchGrid
+) -> RoleScore:
+    """min(exp(entropy) / tokens, 1 − 5 |distance / distance of even attention − 1|).
+
+    The first is the share of tokens that attention is spread over as if evenly; the second falls to a half where the
+    distance is a tenth off. Ends of the interval are the smaller of both parts' ends.
+
+    Args:
+        distance: attention distance of each image, patches.
+        entropy: attention entropy over all keys, nats.
+        grid: places of the patches.
+    """
+    share = [x.exp() / grid.num_tokens for x in over_images(entropy)]
+    mean, low, high = (x / grid.mean_distance if grid.mean_distance else x / 0 for x in over_images(distance))
+    nearest = torch.minimum(torch.maximum(torch.ones_like(mean), low), high)
+    off = [5 * (x - 1).abs() for x in (mean, low, high, nearest)]
+    closeness = [1 - off[0], 1 - torch.maximum(off[1], off[2]), 1 - off[3]]
+    score, low, high = (torch.minimum(a, b) for a, b in zip(share, closeness, strict=True))
+    return RoleScore(score, low, high, torch.zeros_like(score))
+
+
+def prefix_role(mass: Float[Tensor, "image head"], grid: PatchGrid) -> RoleScore:
+    """(mass on prefix tokens − p) / (1 − p), p = prefix tokens / tokens."""
+    even = grid.num_prefix_tokens / grid.num_tokens
+    score, low, high = over_images((mass - even) / (1 - even))
+    return RoleScore(score, low, high, torch.zeros_like(score))
+
+
+def over_images(values: Float[Tensor, "image head"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean over images and the ends of its 95 % t-interval; NaN are left out; no interval below two images."""
+    known = values.isfinite()
+    count = known.sum(0)
+    mean = values.nanmean(0)
+    variance = torch.where(known, (values - mean).square(), 0.0).sum(0) / (count - 1)
+    half = torch.where(count > 1, student(count) * (variance / count).sqrt(), torch.nan)
+    return mean, mean - half, mean + half
+
+
+def student(count: Tensor) -> Tensor:
+    """The 97.5 % quantile of Student's t for means of so many numbers."""
+    return torch.as_tensor(special.stdtrit(np.maximum(count.numpy() - 1, 1), 0.975))

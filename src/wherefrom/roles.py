@@ -1,0 +1,62 @@
+"""The roles a head of attention can have, and the one place that says which head has which. No torch.
+
+A head has a role where the score is above both what chance gives (the recorded threshold, from a null) and the least
+effect worth a name: its whole 95 % interval over images must lie above the larger of the two.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROLES = ("local", "self", "horizontal", "vertical", "offset", "global", "contour", "texture", "prefix")
+
+SENTENCES = {
+    "local": "Attention on the 8 neighbours beyond what an even spread over other patches would put there.",
+    "self": "Attention of a patch on itself beyond that of even attention.",
+    "horizontal": "Attention on the patch's own row beyond an even spread, and beyond that on its column.",
+    "vertical": "Attention on the patch's own column beyond an even spread, and beyond that on its row.",
+    "offset": "By how much the favourite displaced place (dy, dx) is ahead of the next one.",
+    "global": "Attention spread over many tokens at the distances of even attention: 1 if it is even.",
+    "contour": "Correlation of attention with the edge strength of the patch looked at, given the offset.",
+    "texture": "Correlation of attention with the likeness of two patches' fine detail, given the offset.",
+    "prefix": "Attention of patches on class and register tokens beyond that of even attention.",
+}
+
+MINIMUM = {
+    "local": 0.1, "self": 0.1, "horizontal": 0.1, "vertical": 0.1, "offset": 0.1, "global": 0.5,
+    "contour": 0.1, "texture": 0.1, "prefix": 0.1,
+}  # fmt: skip
+"""The least score worth a name, fixed beforehand: a tenth of all attention beyond what an even spread would put there;
+a correlation of a tenth; for `global`, attention as even as over half of all tokens, at distances within a tenth."""
+
+KEYS = ["run", "arm", "num_heads", "seed", "step", "layer", "head"]
+
+
+def roles_of(table: pd.DataFrame) -> pd.DataFrame:
+    """Which head has which role: its 95 % interval lies above max(threshold of the null, least effect worth a name).
+
+    Args:
+        table: the tidy table of a study, or of one run.
+
+    Returns:
+        One row a head, step and role: the columns in `KEYS` (and `setting`) that `table` has, then role, score, low,
+        high, threshold, has. A score that could not be had is NaN, and its head does not have the role.
+    """
+    keys = [key for key in (*KEYS, "setting") if key in table.columns]
+    rows = table[table["measure"].str.startswith("role_") & (table["split"] == "probe")]
+    names = rows["measure"].str.extract(r"^role_([a-z]+)_?(\w*)$")
+    parts = rows[keys].assign(role=names[0], part=names[1].replace("", "score"), value=rows["value"])
+    wide = parts.pivot(index=[*keys, "role"], columns="part", values="value").reset_index().rename_axis(columns=None)
+    wide = wide.reindex(columns=[*keys, "role", "score", "low", "high", "threshold"])
+    wide["threshold"] = wide["threshold"].clip(lower=wide["role"].map(MINIMUM).astype(float))
+    return wide.assign(has=wide["low"] > wide["threshold"])
+
+
+def unspecialised(roles: pd.DataFrame) -> pd.DataFrame:
+    """Which heads have no role but perhaps `global`: the columns of `KEYS` that are there, and `unspecialised`."""
+    keys = [key for key in (*KEYS, "setting") if key in roles.columns]
+    special = roles["has"] & (roles["role"] != "global")
+    return (~special.groupby([roles[key] for key in keys]).any()).rename("unspecialised").reset_index()
