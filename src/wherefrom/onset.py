@@ -61,7 +61,7 @@ def onset(steps, values) -> Onset:
 
     >>> found = onset(range(8), [0, 0.1, 0, 0.1, 2, 2.1, 2, 2.1])
     >>> found.step, found.low, found.high
-    (4, 3, 4)
+    (4.0, 3.0, 4.0)
     """
     steps, values = np.asarray(steps, dtype=float), np.asarray(values, dtype=float)
     if steps.shape != values.shape or steps.ndim != 1 or (np.diff(steps) <= 0).any():
@@ -83,11 +83,7 @@ def onset(steps, values) -> Onset:
     starts, next_steps = _starts(place)
     accepted = _ratio(explained, best) <= ratios
     first, last = np.flatnonzero(accepted)[[0, -1]]
-    return Onset(*map(_whole, (next_steps[explained.argmax()], starts[first], next_steps[last])), p)
-
-
-def _whole(step: float) -> float:
-    return int(step) if step == int(step) else float(step)
+    return Onset(*map(float, (next_steps[explained.argmax()], starts[first], next_steps[last])), p)
 
 
 def _candidates(number: int) -> np.ndarray:

@@ -11,6 +11,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src"
 FLOORS = [  # a part may import the parts on lower floors, and no other on its own
     {"geometry", "attention", "statistics", "config", "catalogue", "roles", "onset"},
     {"store", "figures", "data", "models", "measures"},
+    {"heads"},
     {"observe", "report", "app", "claims", "watcher"},
     {"recording"},
     {"train"},
@@ -22,7 +23,7 @@ FLOORS = [  # a part may import the parts on lower floors, and no other on its o
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS, 1) for part in parts}
 NEIGHBOURS = {("attention", "geometry"), ("catalogue", "roles")}
-WITHOUT_TORCH = {"figures", "report", "app", "store", "statistics", "claims", "watcher", "roles", "onset"}
+WITHOUT_TORCH = {"figures", "report", "app", "store", "statistics", "claims", "watcher", "roles", "onset", "heads"}
 
 
 def files() -> dict[str, Path]:
