@@ -58,6 +58,12 @@ _ROLE_PARTS = {
 }
 """What is recorded of the score of a role, by the ending of its name."""
 
+_ABLATION_PARTS = {
+    "": "",
+    "_low": " Lower end of its 95 % interval over images.",
+    "_high": " Upper end of its 95 % interval over images.",
+}
+
 _NO_PREFIX = "patches only"
 _RENORMALISED = "patch queries and patch keys only, rows renormalised over patch keys"
 _PATCH_PAIRS = "pairs of patches only; prefix tokens take part in the softmax"
@@ -189,6 +195,13 @@ MEASURES: dict[str, Measure] = {
         Measure(
             "head_divergence_pressure", "1 - correlation", None, None, "0", _PATCH_PAIRS,
             "Mean pairwise 1 - correlation of the heads' maps of pressure, noise subtracted.",
+        ),
+        *(
+            Measure(
+                f"ablation_loss_change{part}", "nats", None, None, "0", "all tokens; the loss is the whole model's",
+                f"Change of the probe's loss when a head's output is replaced by its mean over images.{what}",
+            )
+            for part, what in _ABLATION_PARTS.items()
         ),
         Measure(
             "patch_association", "share", 0, 1, "chance", _NO_PREFIX,

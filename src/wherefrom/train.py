@@ -19,6 +19,7 @@ from wherefrom.config import TrainConfig
 from wherefrom.data import Batches, ImageData, load
 from wherefrom.geometry import PatchGrid
 from wherefrom.models.vit import ViT
+from wherefrom.observe.ablation import pruning_rows
 from wherefrom.observe.account import Account
 from wherefrom.observe.alignment_ledger import AlignmentLedger
 from wherefrom.observe.cuts import Cut, cutting_pairs, parse_cut
@@ -177,6 +178,10 @@ def observe(
     record.refuse_non_finite(test[0].value, step)  # before the probe, whose measures need numbers
     rows, arrays = probe(model, images, labels, grids, permutations)
     rows += test
+    if step == config.steps:  # a forward pass a head: once, at the end
+        maps = {layer: arrays["attn_offset_map", layer] for layer in range(config.model.depth)}
+        pruning = pruning_rows(model, images, labels, maps, model.grid)
+        rows, arrays = rows + pruning[0], arrays | pruning[1]
     if step == 0:
         arrays["example_images"] = as_pictures(images[:8])
         if batches.patch_order is not None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 FLOORS = [  # a part may import the parts on lower floors, and no other on its own
-    {"geometry", "attention", "statistics", "config", "catalogue", "roles", "role_counts", "vary"},
+    {"geometry", "attention", "statistics", "config", "catalogue", "roles", "role_counts", "vary", "onset"},
     {"store", "figures", "data", "models", "measures"},
+    {"heads"},
     {"observe", "report", "app", "claims", "watcher"},
     {"recording"},
     {"train"},
@@ -22,7 +23,7 @@ FLOORS = [  # a part may import the parts on lower floors, and no other on its o
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS, 1) for part in parts}
 NEIGHBOURS = {("attention", "geometry"), ("catalogue", "roles"), ("role_counts", "roles"), ("config", "vary")}
-WITHOUT_TORCH = {"figures", "report", "app", "store", "statistics", "claims", "watcher", "roles"}
+WITHOUT_TORCH = {"figures", "report", "app", "store", "statistics", "claims", "watcher", "roles", "onset", "heads"}
 
 
 def files() -> dict[str, Path]:

@@ -6,6 +6,7 @@ them, `sentences` says it in plain English.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from math import inf, isfinite
 
@@ -46,20 +47,23 @@ class Verdict:
         return _plain(asdict(self))
 
 
-def judge(table: pd.DataFrame, *, num_heads: int, num_tokens: int | None = None) -> list[Verdict]:
+def judge(
+    table: pd.DataFrame, *, num_heads: int, num_tokens: int | None = None, beside: Mapping[str, dict] | None = None
+) -> list[Verdict]:
     """Judge every claim of a study.
 
     Args:
         table: `StudyDirectory.measurements()`: the tidy table of all finished runs; may be empty.
         num_heads: head count of the study's arms; other counts belong to the head sweep of C5.
         num_tokens: tokens of the model, to state attention against uniform in the details; None leaves that out.
+        beside: more details of a claim, from what the table does not hold: {"C4": {"seed_matching": …}}.
 
     Returns:
         One verdict a claim, in the order of `CLAIMS`.
     """
     readings = Readings(table, num_heads)
     decisions = _decided([case(claim, readings) for claim in CLAIMS])
-    return [_verdict(decision, readings, num_tokens) for decision in decisions]
+    return [_verdict(decision, readings, num_tokens, beside or {}) for decision in decisions]
 
 
 def _decided(cases: list[Case]) -> list[Decision]:
@@ -73,13 +77,14 @@ def _decided(cases: list[Case]) -> list[Decision]:
     return decide([replace(case, reason=reason) if shut else case for case, shut in zip(cases, closed, strict=True)])
 
 
-def _verdict(decision: Decision, readings: Readings, num_tokens: int | None) -> Verdict:
+def _verdict(decision: Decision, readings: Readings, num_tokens: int | None, beside: Mapping[str, dict]) -> Verdict:
     claim = decision.case.claim
     found = details(claim, readings, num_tokens) if decision.comparison.main.n else {}
     main = _plain(as_dict(decision.comparison.main))
     text = sentence(decision, found)
     control = _contrast(decision.comparison)
-    return Verdict(claim, decision.verdict, **main, control=control, sentence=text, details=_account(decision) | found)
+    found = _account(decision) | found | beside.get(claim, {})
+    return Verdict(claim, decision.verdict, **main, control=control, sentence=text, details=found)
 
 
 def _contrast(comparison: Comparison) -> dict | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from wherefrom.claims.head_counts import head_count_details
+from wherefrom.claims.heads import ATTENTION, GRADIENTS, shares_with_roles, timing
 from wherefrom.claims.primary import (
     CONTROL,
     NotJudgeable,
@@ -38,10 +39,11 @@ def details(claim: str, readings: Readings, num_tokens: int | None = None) -> di
         case "C3b":
             return route_shares(readings) | {"cuts": cut_effects(readings)}
         case "C4":
-            return {
+            growth = {
                 name: _both(readings, lambda table, arm, name=name: layer_growth(table, arm, name).mean(axis=1))
-                for name in ("head_divergence_pressure", "head_divergence_attn")
+                for name in (GRADIENTS, ATTENTION)
             }
+            return growth | timing(readings) | {"heads_with_a_role": shares_with_roles(readings)}
         case "C5":
             return head_count_details(readings)
     return {}

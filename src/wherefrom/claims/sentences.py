@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from math import inf, isnan
 
 from wherefrom.claims.head_counts import fall_or_bend
-from wherefrom.claims.rule import Comparison, Decision
+from wherefrom.claims.heads import ATTENTION
+from wherefrom.claims.rule import ALPHA, Comparison, Decision
 from wherefrom.config import CAUSAL
 from wherefrom.statistics import TTest
 
@@ -196,7 +197,8 @@ def _beside(decision: Decision, details: dict) -> str:
         case "C3b":
             return _routes(details)
         case "C4":
-            return _pressure(details["head_divergence_pressure"])
+            parts = _pressure(details["head_divergence_pressure"]), _timing(details), _roles(details)
+            return "; ".join(part for part in parts if part)
         case "C5":
             return "; ".join(part for part in (_best(details), _curve(details)) if part)
     return ""
@@ -233,6 +235,30 @@ def _pressure(found: dict | None) -> str:
         return "the heads' own gradients were not compared"
     interval = f", {found['interval'][0]:+.2g} to {found['interval'][1]:+.2g}" if found["interval"] else ""
     return f"change of the difference between the heads' own gradients {found['statistic']:+.2g}{interval}"
+
+
+def _timing(details: dict) -> str:
+    """Whether gradients came apart before attention, said only as far as the paired difference over seeds is sure."""
+    lead, seeds = details["gradients_before_attention"], len(details["onset"][ATTENTION])
+    if lead["n"] < 2 or lead["p"] is None or not lead["p"] <= ALPHA:
+        found = "" if lead["n"] == seeds else f", as a change of both was sure in {lead['n']} of {seeds} seeds"
+        return f"which of the two came first cannot be told{found}"
+    first = (
+        "gradients came apart before attention" if lead["statistic"] > 0 else "attention came apart before gradients"
+    )
+    low, high = sorted(abs(end) for end in lead["interval"])
+    by = f"{abs(lead['statistic']):.0f} steps, {low:.0f} to {high:.0f}"
+    return f"{first} ({by}, in {lead['n']} seeds, {_written(lead['p'])} by itself)"
+
+
+def _roles(details: dict) -> str:
+    """Shares of heads that have a role at the end, beside initialisation and the control."""
+    found = details["heads_with_a_role"]
+    if found is None:
+        return ""
+    end, start = found["any"]["end"], found["any"]["start"]
+    text = f"{100 * end['statistic']:.0f} % of heads have a role at the end, {100 * start['statistic']:.0f} % at first"
+    return text + (f", {100 * end['control']['mean']:.0f} % on scrambled images" if "control" in end else "")
 
 
 def _best(details: dict) -> str:

@@ -1,6 +1,7 @@
 """Pure functions, tensors in, tensors out: every quantity by its definition. One family a file."""
 
 from wherefrom.measures.alignment import angle_share, argmax_agreement, positional_share, qk_cosine
+from wherefrom.measures.copies import linear_cka, map_correlation
 from wherefrom.measures.heads import head_divergence, jensen_shannon, offset_sharpness, one_minus_correlation
 from wherefrom.measures.locality import attention_distance, attention_entropy, patch_attention, prefix_mass
 from wherefrom.measures.pairs import by_distance, by_relation, offset_map, offset_sums
@@ -43,6 +44,8 @@ __all__ = [
     "head_divergence",
     "jensen_shannon",
     "layout",
+    "linear_cka",
+    "map_correlation",
     "mirror_similarity",
     "near_minus_far",
     "neighbour_recovery",

@@ -1,0 +1,66 @@
+"""Beside the verdict on heads: whether gradients come apart before attention does, and how many heads have a role."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from wherefrom.claims.primary import CONTROL
+from wherefrom.claims.readings import Readings, at_end, at_start
+from wherefrom.claims.summary import summary
+from wherefrom.onset import Onset, onset
+from wherefrom.roles import ROLES, roles_of, unspecialised
+
+ATTENTION, GRADIENTS = "head_divergence_attn", "head_divergence_pressure"
+_PARTS = ("", "_low", "_high", "_threshold")
+
+
+def timing(readings: Readings) -> dict:
+    """Onset of both divergences (mean over layers) in each natural run, and the step by which gradients lead, paired.
+
+    `gradients_before_attention`: onset of attention − onset of gradients, over seeds in which a change of both is sure.
+    """
+    onsets = {measure: divergence_onsets(readings, measure) for measure in (ATTENTION, GRADIENTS)}
+    steps = {
+        name: pd.Series({seed: one.step for seed, one in own.items()}, dtype=float) for name, own in onsets.items()
+    }
+    lead = (steps[ATTENTION] - steps[GRADIENTS]).dropna()
+    shown = {name: {seed: [one.step, one.low, one.high] for seed, one in own.items()} for name, own in onsets.items()}
+    return {"onset": shown, "gradients_before_attention": summary(lead)}
+
+
+def divergence_onsets(readings: Readings, measure: str, arm: str = "natural") -> dict[int, Onset]:
+    """`onset` of the mean over layers, by seed."""
+    rows = readings.rows(measure, arm, split="probe")
+    curves = rows.groupby(["seed", "step"])["value"].mean()
+    return {seed: onset(own.index.get_level_values("step"), own) for seed, own in curves.groupby(level="seed")}
+
+
+def shares_with_roles(readings: Readings) -> dict | None:
+    """Share of heads with each role, and with any but `global`, by seed: at the start and the end, beside the control.
+
+    Heads have no identity across seeds: a share is formed in each seed. None where roles were not recorded.
+    """
+    names = {arm: _shares(readings, arm) for arm in ("natural", CONTROL)}
+    natural, control = names["natural"], names[CONTROL]
+    if not natural:
+        return None
+    return {
+        role: {when: summary(own, control[role][when] if control else None) for when, own in both.items()}
+        for role, both in natural.items()
+    }
+
+
+def _shares(readings: Readings, arm: str) -> dict[str, dict[str, pd.Series]]:
+    """By role and moment, by seed."""
+    parts = [readings.rows(f"role_{role}{part}", arm, split="probe") for role in ROLES for part in _PARTS]
+    rows = pd.concat(parts)
+    if rows.empty:
+        return {}
+    found: dict[str, dict[str, pd.Series]] = {}
+    for when, own in (("start", at_start(rows)), ("end", at_end(rows))):
+        roles = roles_of(own)
+        special = ~unspecialised(roles).set_index("seed")["unspecialised"]
+        found.setdefault("any", {})[when] = special.groupby(level="seed").mean().astype(float)
+        for role, heads in roles.groupby("role"):
+            found.setdefault(str(role), {})[when] = heads.groupby("seed")["has"].mean()
+    return found
