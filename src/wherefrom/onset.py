@@ -83,7 +83,8 @@ def onset(steps, values) -> Onset:
     starts, next_steps = _starts(place)
     accepted = _ratio(explained, best) <= ratios
     first, last = np.flatnonzero(accepted)[[0, -1]]
-    return Onset(*map(float, (next_steps[explained.argmax()], starts[first], next_steps[last])), p)
+    step, low, high = map(float, (next_steps[explained.argmax()], starts[first], next_steps[last]))
+    return Onset(step, low, high, p)
 
 
 def _candidates(number: int) -> np.ndarray:

@@ -32,7 +32,9 @@ def divergence_onsets(readings: Readings, measure: str, arm: str = "natural") ->
     """`onset` of the mean over layers, by seed."""
     rows = readings.rows(measure, arm, split="probe")
     curves = rows.groupby(["seed", "step"])["value"].mean()
-    return {seed: onset(own.index.get_level_values("step"), own) for seed, own in curves.groupby(level="seed")}
+    return {
+        int(str(seed)): onset(own.index.get_level_values("step"), own) for seed, own in curves.groupby(level="seed")
+    }
 
 
 def shares_with_roles(readings: Readings) -> dict | None:

@@ -54,7 +54,8 @@ def head_table(run: RunDirectory) -> pd.DataFrame:
     table = table.merge(_closest(run, step, table), on=["layer", "head"], how="left")
     table["copy"] = table["contribution_similarity"] >= COPY
     table = table.merge(_roles(run, step), on=["layer", "head"], how="left")
-    table["roles"] = table["roles"].astype(object).where(table["roles"].notna(), None)
+    roles = [None if pd.isna(roles) else roles for roles in table["roles"]]
+    table["roles"] = pd.Series(roles, index=table.index, dtype=object)
     return table.reindex(columns=COLUMNS).rename_axis(columns=None)
 
 
