@@ -27,10 +27,10 @@ SENTENCES = {
 
 MINIMUM = {
     "local": 0.1, "self": 0.1, "horizontal": 0.1, "vertical": 0.1, "offset": 0.1, "global": 0.5,
-    "contour": 0.1, "texture": 0.1, "prefix": 0.1,
+    "contour": 0.2, "texture": 0.2, "prefix": 0.1,
 }  # fmt: skip
 """The least score worth a name, fixed beforehand: a tenth of all attention beyond what an even spread would put there;
-a correlation of a tenth; for `global`, attention as even as over half of all tokens, at distances within a tenth."""
+a correlation of a fifth; for `global`, attention as even as over half of all tokens, at distances within a tenth."""
 
 KEYS = ["run", "arm", "num_heads", "seed", "step", "layer", "head"]
 

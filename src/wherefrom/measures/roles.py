@@ -6,7 +6,7 @@ U_S = (pairs in S) / (all pairs i ≠ j) on a set S of offsets, and the excess o
 
     E_S = (μ(S) − U_S · μ(≠ self)) / (1 − U_S)        0: even; 1: all attention is on S
 
-`local` = E of the 8 neighbours; `horizontal` = E_row − max(E_column, 0); `vertical` the other way round; `self` =
+`local` = E of the 8 neighbours; `horizontal` = min(E_row, μ(row) − μ(column)); `vertical` the other way round; `self` =
 (μ(0) − 1/N) / (1 − 1/N). With R(o) the mean of P over pairs with offset o, `offset` = R(first) − R(second) of those
 o ≠ 0 that at least a quarter of the patches have. All are sums over offsets, Σ_o w(o) μ(o), so that each image has a
 score, too.
@@ -102,25 +102,33 @@ def place_roles(sums: Float[Tensor, "image head dy dx"], grid: PatchGrid) -> dic
         weights |= _looking_away(mass.mean(0), counts, grid)
     else:
         weights |= {role: torch.full_like(mass[0], torch.nan) for role in ("local", "horizontal", "vertical", "offset")}
-    return {role: _linear(mass, w, counts, allowed.get(role, others)) for role, w in weights.items()}
+    null = {"offset": without_favourite(mass.mean(0), weights["offset"], counts)}
+    return {
+        role: _linear(mass, null.get(role, mass.mean(0)), w, counts, allowed.get(role, others))
+        for role, w in weights.items()
+    }
 
 
 def _looking_away(
     mass: Float[Tensor, "head offset"], counts: Float[Tensor, " offset"], grid: PatchGrid
 ) -> dict[str, Float[Tensor, "head offset"]]:
-    """w(o) of the roles that look at other patches; which branch of a max holds is read from the mean over images."""
+    """w(o) of the roles that look at other patches; which is the less of two is read from the mean over images."""
     dy, dx = (
         torch.as_tensor(d).flatten() for d in np.mgrid[1 - grid.height : grid.height, 1 - grid.width : grid.width]
     )
     near, row, column = (dy.abs() <= 1) & (dx.abs() <= 1), dy == 0, dx == 0
-    local, row, column = (excess_weights(chosen, counts).expand_as(mass) for chosen in (near, row, column))
-    in_row, in_column = ((mass * w).sum(-1, keepdim=True) > 0 for w in (row, column))
+    ahead = row.double() - column.double()
     return {
-        "local": local,
-        "horizontal": row - in_column * column,
-        "vertical": column - in_row * row,
+        "local": excess_weights(near, counts).expand_as(mass),
+        "horizontal": _lesser(mass, excess_weights(row, counts), ahead),
+        "vertical": _lesser(mass, excess_weights(column, counts), -ahead),
         "offset": favourite_weights(mass, counts),
     }
+
+
+def _lesser(mass: Float[Tensor, "head offset"], one: Tensor, other: Tensor) -> Float[Tensor, "head offset"]:
+    """For each head the weights of the two under which its mass is less."""
+    return torch.where(((mass * one).sum(-1) < (mass * other).sum(-1))[:, None], one, other)
 
 
 def excess_weights(chosen: Tensor, counts: Float[Tensor, " offset"]) -> Float[Tensor, " offset"]:
@@ -147,14 +155,24 @@ def favourite_weights(
     return weights
 
 
+def without_favourite(
+    mass: Float[Tensor, "head offset"], weights: Float[Tensor, "head offset"], counts: Float[Tensor, " offset"]
+) -> Float[Tensor, "head offset"]:
+    """The map with its favourite place as even as the others: is it ahead as none of the others would be by chance?"""
+    rest = torch.where((weights > 0) | (counts == counts.max()), 0.0, counts)
+    even = (mass * (rest > 0)).sum(-1, keepdim=True) / rest.sum(-1, keepdim=True)
+    return torch.where(weights > 0, even * counts, mass)
+
+
 def _linear(
     mass: Float[Tensor, "image head offset"],
+    null: Float[Tensor, "head offset"],
     weights: Float[Tensor, "head offset"],
     counts: Float[Tensor, " offset"],
     allowed: Tensor,
 ) -> RoleScore:
     """Σ_o w(o) μ(o) of each image and over images, against the same head with its offsets permuted."""
-    mean, deviation = permuted_offsets(mass.mean(0)[:, allowed], weights[:, allowed], counts[allowed])
+    mean, deviation = permuted_offsets(null[:, allowed], weights[:, allowed], counts[allowed])
     return RoleScore(*over_images((mass * weights).sum(-1)), threshold=mean + NULL_DEVIATIONS * deviation)
 
 
