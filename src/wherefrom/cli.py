@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -23,6 +24,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from wherefrom import __version__
 from wherefrom.config import StudyConfig, TrainConfig, from_toml
+from wherefrom.workers import Place
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
@@ -72,6 +74,8 @@ def study(
     out: Annotated[Path, arg(aliases=["-o"])] = Path("runs/study"),
     quick: bool = False,
     jobs: int = 0,
+    on: Place = "local",
+    resources: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE")] = (),
 ) -> int:
     """Train the arms, judge the claims, write the report: the main job.
 
@@ -83,12 +87,16 @@ def study(
         wherefrom study                           # photographs that it carries
         wherefrom study --quick --out runs/quick  # a smaller study of the same kind
         wherefrom study --data pictures/ --model.patch-size 8 --out runs/pictures
+        wherefrom study --on slurm --resources slurm_partition=gpu timeout_min=240 gpus_per_node=1
+        RAY_ADDRESS=head:6379 wherefrom study --on ray --resources num_gpus=1
 
     Args:
         config: which runs.
         out: folder of the study.
         quick: fewer seeds, head counts and steps, in a quarter of the time; every sentence is preliminary.
-        jobs: processes at once, one thread each; 0: one a processor.
+        jobs: runs at once; 0: one a processor, and on slurm or ray as many as there is room for.
+        on: where runs are trained: processes here, jobs of Slurm, or tasks of Ray; resumed and shown alike.
+        resources: what each run is given, in the words of submitit for slurm and of Ray's options for ray.
     """
     from wherefrom import display, studies
 
@@ -97,7 +105,7 @@ def study(
     opening = f"{len(config.runs())} runs of {config.steps} steps on {config.data}; recorded in {out}"
     try:
         with display.study_progress(console, opening) as report:
-            result = studies.run_study(config, out, jobs=jobs, report=report)
+            result = studies.run_study(config, out, jobs=jobs, on=on, resources=named_values(resources), report=report)
     except KeyboardInterrupt:
         say(f"wherefrom: interrupted; everything recorded so far is kept in {out}; the same command goes on from there")
         return INTERRUPTED
@@ -111,6 +119,23 @@ def study(
     say_accounts(run.account() for run in open_study(result.path).finished_runs().values())
     say(f"report: {result.path / 'report.html'}")
     return FAILED if result.failed else DONE
+
+
+def named_values(pairs: Iterable[str]) -> dict:
+    """Values as in TOML; what is none is text.
+
+    >>> named_values(["timeout_min=60", "slurm_partition=gpu", "slurm_setup=['module load cuda']"])
+    {'timeout_min': 60, 'slurm_partition': 'gpu', 'slurm_setup': ['module load cuda']}
+    """
+    found = {}
+    for name, equals, text in (pair.partition("=") for pair in pairs):
+        if not (name and equals):
+            raise ValueError(f"resources must be given as NAME=VALUE, such as timeout_min=60; found {name or equals!r}")
+        try:
+            found[name] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[name] = text
+    return found
 
 
 def train(

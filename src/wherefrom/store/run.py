@@ -195,7 +195,7 @@ class RunDirectory:
         query = "SELECT * FROM measurements" + (" WHERE " + " AND ".join(clauses) if clauses else "")
         with self._reader() as reader:
             rows = reader.execute(query + " ORDER BY rowid", database.plain(values)).fetchall()
-        return database.typed(pd.DataFrame(rows, columns=list(database.ROW)))
+        return database.table(rows)
 
     def account(self) -> dict[str, float]:
         """The largest `route_closure` and `ledger_residual` recorded: what routes and ledgers miss; empty without."""
@@ -238,6 +238,13 @@ class RunDirectory:
         """The last recorded step; None before the first."""
         with self._reader() as reader:
             return reader.execute("SELECT MAX(step) FROM measurements").fetchone()[0]
+
+    def newest(self, measure: str, **where) -> tuple[int, float | None] | None:
+        """(step, value) of the measure's last row, found by its index however long the record is; None before that."""
+        clauses = "".join(f" AND {column} IS ?" for column in where)
+        query = f"SELECT step, value FROM measurements WHERE measure = ?{clauses} ORDER BY step DESC LIMIT 1"
+        with self._reader() as reader:
+            return reader.execute(query, (measure, *where.values())).fetchone()
 
     def status(self) -> dict[str, str]:
         with self._reader() as reader:
