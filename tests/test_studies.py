@@ -1,7 +1,6 @@
 """The main job: which runs, what is kept when runs, processes or the whole study die, and what it leaves behind."""
 
 import contextlib
-import functools
 import json
 import os
 import signal
@@ -16,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from wherefrom import studies, workers
+from wherefrom import studies
 from wherefrom.config import ModelConfig, RecordConfig, RunKey, StudyConfig, to_dict
 from wherefrom.store import RunDirectory, StudyDirectory, claim
 from wherefrom.studies import quick_study, run_study, train_all
@@ -71,16 +70,14 @@ def in_place_of_processes(monkeypatch: pytest.MonkeyPatch, train) -> Iterator[li
             begun.append(out.name)
             return train(config, out)
 
+        def start(self) -> None: ...
+
         def stop(self) -> None: ...
 
         def close(self) -> None: ...
 
     monkeypatch.setattr(local, "_Worker", Here)
     yield begun
-
-
-def here(jobs: int) -> functools.partial[workers.Executor]:
-    return functools.partial(local.Workers, jobs)
 
 
 def finish(config: dict, out: Path) -> float:
@@ -104,8 +101,8 @@ def test_a_run_whose_process_dies_is_tried_again_and_the_others_are_kept(
         return finish(config, out)
 
     study = StudyDirectory(tmp_path)
-    with in_place_of_processes(monkeypatch, train) as begun:
-        failed = train_all(TINY.runs(), study, here(1), None).failed
+    with in_place_of_processes(monkeypatch, train) as begun, local.Workers(1) as place:
+        failed = train_all(TINY.runs(), study, place, None).failed
     assert {key.name: sentence for key, sentence in failed.items()} == {
         "scrambled-heads2-seed1": "its process ended with code -9; is there enough memory?",
         "shuffled-heads2-seed0": "the loss of step 3 is nan, not a finite number",
@@ -120,8 +117,8 @@ def test_an_unexpected_error_is_reported_as_well(tmp_path: Path, monkeypatch: py
     def train(config: dict, out: Path) -> float:
         raise OSError("no more processes")
 
-    with in_place_of_processes(monkeypatch, train):
-        failed = train_all(TINY.runs(), StudyDirectory(tmp_path), here(2), None).failed
+    with in_place_of_processes(monkeypatch, train), local.Workers(1) as place:
+        failed = train_all(TINY.runs(), StudyDirectory(tmp_path), place, None).failed
     assert set(failed.values()) == {"no more processes"}
     assert set(failed) == set(TINY.runs())
 
@@ -134,8 +131,8 @@ def test_snapshots_follow_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             raise RunFailed("cannot be")
         return finish(config, out)
 
-    with in_place_of_processes(monkeypatch, train):
-        train_all(TINY.runs(), study, here(1), seen.append)
+    with in_place_of_processes(monkeypatch, train), local.Workers(1) as place:
+        train_all(TINY.runs(), study, place, seen.append)
     assert set(seen[-1].failed.values()) == {"cannot be"}
     assert len(seen[-1].finished) == len(TINY.runs()) - 1
     assert set(seen[-1].steps) == set(TINY.runs())

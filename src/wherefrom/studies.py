@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
@@ -85,12 +84,13 @@ def run_study(
         raise ValueError(f"jobs must be 0 or more; found {jobs}")
     refuse_other_study(study, config)
     refuse_missing(on, resources or {})
-    check_machine_and_data(config)
-    with claim(study.path / ".lock", f"another process is at work on {study.path}; wait for it or stop it"):
-        study.write_settings(to_dict(config.train), config.model.num_heads, list(config.runs()))
-        place = functools.partial(executor, on, jobs, study.path, resources or {})
-        trained = train_all(config.runs(), study, place, report)
-        conclude(study)
+    to_train = sum(not study.run(key).is_finished() for key in config.runs())
+    with executor(on, jobs, to_train, study.path, resources or {}) as place:
+        check_machine_and_data(config)  # while processes start
+        with claim(study.path / ".lock", f"another process is at work on {study.path}; wait for it or stop it"):
+            study.write_settings(to_dict(config.train), config.model.num_heads, list(config.runs()))
+            trained = train_all(config.runs(), study, place, report)
+            conclude(study)
     return Study(study.path, named(trained.failed), named(trained.seconds))
 
 
@@ -158,7 +158,7 @@ class Trained:
 
 
 def train_all(
-    runs: dict[RunKey, TrainConfig], study: StudyDirectory, place: Callable[[], Executor], report: Report | None
+    runs: dict[RunKey, TrainConfig], study: StudyDirectory, place: Executor, report: Report | None
 ) -> Trained:
     """Train all runs that are not finished; lost ones again, and what is lost at last has failed."""
     trained, watcher = Trained(), Watcher(runs, next(iter(runs.values())).steps, study)
@@ -167,9 +167,8 @@ def train_all(
         if not again:
             break
         trained.lost.clear()
-        with place() as workers:
-            futures = {workers.submit(to_dict(config), study.run(key).path): key for key, config in again.items()}
-            _wait_for(futures, watcher, trained, report)
+        futures = {place.submit(to_dict(config), study.run(key).path): key for key, config in again.items()}
+        _wait_for(futures, watcher, trained, report)
     trained.failed |= {key: sentence for key, sentence in trained.lost.items() if not watcher.is_finished(key)}
     return trained
 

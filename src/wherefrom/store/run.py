@@ -182,6 +182,10 @@ class RunDirectory:
             step: only this step.
             where: only rows whose column has this value; None asks for rows where it does not apply.
         """
+        return database.table(self.rows(measure, step, **where))
+
+    def rows(self, measure: str | Iterable[str] | None = None, step: int | None = None, **where) -> list[tuple]:
+        """The same, as plain rows of `database.ROW`."""
         if unknown := set(where) - set(COLUMNS):
             raise ValueError(f"unknown column {sorted(unknown)[0]!r}; known: {', '.join(database.ROW)}")
         conditions = {"step": step} if step is not None else {}
@@ -194,8 +198,7 @@ class RunDirectory:
             values += names
         query = "SELECT * FROM measurements" + (" WHERE " + " AND ".join(clauses) if clauses else "")
         with self._reader() as reader:
-            rows = reader.execute(query + " ORDER BY rowid", database.plain(values)).fetchall()
-        return database.table(rows)
+            return reader.execute(query + " ORDER BY rowid", database.plain(values)).fetchall()
 
     def account(self) -> dict[str, float]:
         """The largest `route_closure` and `ledger_residual` recorded: what routes and ledgers miss; empty without."""

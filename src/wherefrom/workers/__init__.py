@@ -41,12 +41,13 @@ def refuse_missing(on: Place, resources: Mapping) -> None:
         refuse_no_slurm()
 
 
-def executor(on: Place, jobs: int, study: Path, resources: Mapping) -> Executor:
+def executor(on: Place, jobs: int, runs: int, study: Path, resources: Mapping) -> Executor:
     """The place named `on`, where at most `jobs` runs are trained at once.
 
     Args:
         on: local, slurm or ray.
-        jobs: runs at once; 0: as many as slurm or ray have room for.
+        jobs: runs at once; 0: one a processor, and as many as slurm or ray have room for.
+        runs: how many there are to train.
         study: folder of the study, which all machines see.
         resources: what a run is given, in the words of submitit or of Ray.
 
@@ -56,7 +57,7 @@ def executor(on: Place, jobs: int, study: Path, resources: Mapping) -> Executor:
     from wherefrom.workers.local import Workers, available_processors
 
     if on == "local":
-        return Workers(jobs or available_processors())
+        return Workers(min(jobs or available_processors(), runs))
     from wherefrom.workers.remote import Remote
 
     if on == "slurm":

@@ -21,13 +21,13 @@ from wherefrom.workers.task import RunLost, seconds_in, train_run
 
 
 class Workers:
-    """Processes of one thread each. Two of them do 1.75 times the work of one process with two threads.
+    """So many processes of one thread each. Two of them do 1.75 times the work of one process with two threads.
 
     At the end of the scope all processes are gone; after an exception, such as Ctrl-C, without waiting for their runs.
     """
 
     def __init__(self, jobs: int):
-        self._threads = ThreadPoolExecutor(jobs)
+        self._threads = ThreadPoolExecutor(max(1, jobs))
         self._workers = [_Worker() for _ in range(jobs)]
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # a process that is warm comes first
         for worker in reversed(self._workers):
@@ -38,6 +38,8 @@ class Workers:
         return self._threads.submit(self._train, config, out)
 
     def __enter__(self) -> Workers:
+        for worker in self._workers:  # their imports take some seconds
+            worker.start()
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
@@ -80,6 +82,9 @@ class _Worker:
             self.close()
             raise RunLost(f"its process ended with code {process.wait()}; is there enough memory?")
         return seconds_in(json.loads(reply))
+
+    def start(self) -> None:
+        self._running()
 
     def stop(self) -> None:
         with self._lock:
@@ -125,6 +130,8 @@ def work() -> None:
     os.dup2(2, 1)  # what libraries print is no reply
     tasks: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
+    with contextlib.suppress(Exception):  # the first run will say what is missing
+        import wherefrom.train  # noqa: F401
     while True:
         print(json.dumps(train_run(*json.loads(tasks.get()))), file=replies, flush=True)
 
