@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wherefrom.models.backbone import Layer, as_backbone
+from wherefrom.observe.training import add_over_processes, num_processes
 
 KINDS = ("residual", "q", "k", "v", "mlp")
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
@@ -224,3 +225,12 @@ def back_through(norm: nn.Module, x: Tensor, grad: Tensor) -> Tensor:
         start = x.detach().requires_grad_()
         (back,) = torch.autograd.grad(norm(start), start, grad)
     return back
+
+
+def mean_over_processes(found: RouteGradients) -> RouteGradients:
+    """The mean gradient of all processes' images, as the optimiser sees it."""
+    if num_processes() == 1:
+        return found
+    gradients, total = found.gradients.clone(), found.total.clone()
+    add_over_processes([gradients, total])
+    return RouteGradients(found.routes, gradients / num_processes(), total / num_processes())
