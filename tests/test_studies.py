@@ -155,6 +155,30 @@ def test_a_watcher_reads_how_far_a_run_is(tmp_path: Path):
     assert done.share == pytest.approx(1 / len(TINY.runs()))
 
 
+def test_a_look_at_a_study_reads_the_runs_at_work_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    study, runs = StudyDirectory(tmp_path), TINY.runs()
+    done, at_work, waiting, *_ = runs
+    for key in (done, at_work, waiting):
+        RunDirectory.create(study.run(key).path, to_dict(runs[key]), {})
+    finish(to_dict(runs[done]), study.run(done).path)
+    watcher, read = Watcher(runs, TINY.steps, study), []
+    monkeypatch.setattr(RunDirectory, "_reader", lambda run: read.append(run.name) or contextlib.nullcontext(Empty()))
+    assert watcher.snapshot([done, at_work], [], {}).finished == (done,)
+    assert set(read) == {at_work.name}
+
+
+class Empty:
+    """A record that holds nothing."""
+
+    def execute(self, *_):
+        return self
+
+    def fetchone(self) -> None: ...
+
+    def fetchall(self) -> list:
+        return []
+
+
 # ---- refused
 
 
