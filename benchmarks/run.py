@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from sweep import sweep
 
 import wherefrom as wf
 from wherefrom.measures.sums import layer_sums
@@ -238,7 +239,7 @@ BENCHMARKS = {
     act.__name__: act
     for act in (
         observed_step, observed_step_against_eager, full_probe, watched_training, routes, routes_small, ledger,
-        import_time, peak_memory, peak_memory_1370_tokens,
+        import_time, peak_memory, peak_memory_1370_tokens, sweep,
     )
 }  # fmt: skip
 

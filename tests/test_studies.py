@@ -15,12 +15,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from wherefrom import studies, workers
+from wherefrom import studies
 from wherefrom.config import ModelConfig, RecordConfig, RunKey, StudyConfig, to_dict
 from wherefrom.store import RunDirectory, StudyDirectory, claim
 from wherefrom.studies import quick_study, run_study, train_all
 from wherefrom.train import fit
 from wherefrom.watcher import Watcher
+from wherefrom.workers import local
+from wherefrom.workers.task import RunFailed, RunLost
 
 TINY = StudyConfig(
     data="digits", seeds=2, heads=(1,), head_seeds=1, steps=10, batch_size=16, device="cpu",
@@ -64,21 +66,24 @@ def in_place_of_processes(monkeypatch: pytest.MonkeyPatch, train) -> Iterator[li
     begun: list[str] = []
 
     class Here:
-        def train(self, config: dict, out: Path) -> None:
+        def train(self, config: dict, out: Path) -> float:
             begun.append(out.name)
-            train(config, out)
+            return train(config, out)
+
+        def start(self) -> None: ...
 
         def stop(self) -> None: ...
 
         def close(self) -> None: ...
 
-    monkeypatch.setattr(workers, "_Worker", Here)
+    monkeypatch.setattr(local, "_Worker", Here)
     yield begun
 
 
-def finish(config: dict, out: Path) -> None:
+def finish(config: dict, out: Path) -> float:
     with RunDirectory.create(out, config, {}).writing() as run:
         run.set_status(end="finished")
+    return 0.5
 
 
 def test_a_run_whose_process_dies_is_tried_again_and_the_others_are_kept(
@@ -86,18 +91,18 @@ def test_a_run_whose_process_dies_is_tried_again_and_the_others_are_kept(
 ):
     died: Counter = Counter()
 
-    def train(config: dict, out: Path) -> None:
+    def train(config: dict, out: Path) -> float:
         name = out.name
         died[name] += 1
         if name == "scrambled-heads2-seed1" or (name == "natural-heads2-seed1" and died[name] == 1):
-            raise workers.RunLost("its process ended with code -9; is there enough memory?")
+            raise RunLost("its process ended with code -9; is there enough memory?")
         if name == "shuffled-heads2-seed0":
-            raise workers.RunFailed("the loss of step 3 is nan, not a finite number")
-        finish(config, out)
+            raise RunFailed("the loss of step 3 is nan, not a finite number")
+        return finish(config, out)
 
     study = StudyDirectory(tmp_path)
-    with in_place_of_processes(monkeypatch, train) as begun:
-        failed = train_all(TINY.runs(), study, 1, None)
+    with in_place_of_processes(monkeypatch, train) as begun, local.Workers(1) as place:
+        failed = train_all(TINY.runs(), study, place, None).failed
     assert {key.name: sentence for key, sentence in failed.items()} == {
         "scrambled-heads2-seed1": "its process ended with code -9; is there enough memory?",
         "shuffled-heads2-seed0": "the loss of step 3 is nan, not a finite number",
@@ -109,11 +114,11 @@ def test_a_run_whose_process_dies_is_tried_again_and_the_others_are_kept(
 
 
 def test_an_unexpected_error_is_reported_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def train(config: dict, out: Path) -> None:
+    def train(config: dict, out: Path) -> float:
         raise OSError("no more processes")
 
-    with in_place_of_processes(monkeypatch, train):
-        failed = train_all(TINY.runs(), StudyDirectory(tmp_path), 2, None)
+    with in_place_of_processes(monkeypatch, train), local.Workers(1) as place:
+        failed = train_all(TINY.runs(), StudyDirectory(tmp_path), place, None).failed
     assert set(failed.values()) == {"no more processes"}
     assert set(failed) == set(TINY.runs())
 
@@ -121,13 +126,13 @@ def test_an_unexpected_error_is_reported_as_well(tmp_path: Path, monkeypatch: py
 def test_snapshots_follow_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     study, seen = StudyDirectory(tmp_path), []
 
-    def train(config: dict, out: Path) -> None:
+    def train(config: dict, out: Path) -> float:
         if config["arm"] == "shuffled":
-            raise workers.RunFailed("cannot be")
-        finish(config, out)
+            raise RunFailed("cannot be")
+        return finish(config, out)
 
-    with in_place_of_processes(monkeypatch, train):
-        train_all(TINY.runs(), study, 1, seen.append)
+    with in_place_of_processes(monkeypatch, train), local.Workers(1) as place:
+        train_all(TINY.runs(), study, place, seen.append)
     assert set(seen[-1].failed.values()) == {"cannot be"}
     assert len(seen[-1].finished) == len(TINY.runs()) - 1
     assert set(seen[-1].steps) == set(TINY.runs())
@@ -137,17 +142,41 @@ def test_a_watcher_reads_how_far_a_run_is(tmp_path: Path):
     key, config = next(iter(TINY.runs().items()))
     study = StudyDirectory(tmp_path)
     watcher = Watcher(TINY.runs(), TINY.steps, study)
-    assert watcher.snapshot([], {}).share == 0
+    assert watcher.snapshot([], [], {}).share == 0
     with pytest.raises(ZeroDivisionError):
         fit(config, study.run(key).path, progress=lambda step, _: 1 / (step - 6))
-    half = watcher.snapshot([key], {})
+    half = watcher.snapshot([key], [], {})
     assert half.steps[key] == 5
     assert half.finished == ()
     assert half.falloff[key] == study.run(key).measurements("similarity_falloff", step=5).value.item()
     fit(config, study.run(key).path, resume=True)
-    done = watcher.snapshot([key], {})
+    done = watcher.snapshot([], [key], {})
     assert done.finished == (key,)
     assert done.share == pytest.approx(1 / len(TINY.runs()))
+
+
+def test_a_look_at_a_study_reads_the_runs_at_work_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    study, runs = StudyDirectory(tmp_path), TINY.runs()
+    done, at_work, waiting, *_ = runs
+    for key in (done, at_work, waiting):
+        RunDirectory.create(study.run(key).path, to_dict(runs[key]), {})
+    finish(to_dict(runs[done]), study.run(done).path)
+    watcher, read = Watcher(runs, TINY.steps, study), []
+    monkeypatch.setattr(RunDirectory, "_reader", lambda run: read.append(run.name) or contextlib.nullcontext(Empty()))
+    assert watcher.snapshot([done, at_work], [], {}).finished == (done,)
+    assert set(read) == {at_work.name}
+
+
+class Empty:
+    """A record that holds nothing."""
+
+    def execute(self, *_):
+        return self
+
+    def fetchone(self) -> None: ...
+
+    def fetchall(self) -> list:
+        return []
 
 
 # ---- refused
@@ -199,7 +228,7 @@ def test_a_worker_says_how_a_run_ended(tmp_path: Path):
     config = to_dict(next(iter(TINY.runs().values())))
     blocked = tmp_path / "file"
     blocked.touch()
-    with workers.Workers(1) as two:
+    with local.Workers(1) as two:
         ends = {
             "done": two.submit(config, tmp_path / "run"),
             "wrong": two.submit(config | {"data": "digit"}, tmp_path / "wrong"),
@@ -209,10 +238,11 @@ def test_a_worker_says_how_a_run_ended(tmp_path: Path):
         }
         errors = {name: future.exception() for name, future in ends.items()}
     assert errors["done"] is None
+    assert ends["done"].result() > 0
     assert RunDirectory.open(tmp_path / "run").is_finished()
     kinds = {name: type(error) for name, error in errors.items()}
-    assert kinds["wrong"] is kinds["blocked"] is kinds["nan"] is workers.RunFailed
-    assert kinds["disk"] is workers.RunLost
+    assert kinds["wrong"] is kinds["blocked"] is kinds["nan"] is RunFailed
+    assert kinds["disk"] is RunLost
     assert "unknown data 'digit'" in str(errors["wrong"])
     assert "the loss of step 1 is nan" in str(errors["nan"])
 
@@ -224,13 +254,13 @@ def children() -> list[psutil.Process]:
 def test_a_killed_worker_takes_only_its_own_run_along(tmp_path: Path):
     config = to_dict(replace(next(iter(TINY.runs().values())), steps=100))
     runs, before = [RunDirectory(tmp_path / name) for name in "ab"], set(children())
-    with workers.Workers(2) as pair:
+    with local.Workers(2) as pair:
         futures = [pair.submit(config, run.path) for run in runs]
         wait_for(lambda: all(run.exists() and run.last_step() for run in runs))
         next(iter(set(children()) - before)).kill()
         done, lost = sorted(futures, key=lambda future: future.exception() is not None)
         assert done.exception() is None
-        assert isinstance(lost.exception(), workers.RunLost)
+        assert isinstance(lost.exception(), RunLost)
         assert "ended with code -9" in str(lost.exception())
         pair.submit(config, runs[futures.index(lost)].path).result()  # a new process goes on with it
     assert all(run.is_finished() for run in runs)

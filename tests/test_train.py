@@ -21,6 +21,9 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from wherefrom.claims import CLAIMS
+from wherefrom.claims.primary import case
+from wherefrom.claims.readings import Readings
 from wherefrom.config import ModelConfig, RecordConfig, TrainConfig, to_dict
 from wherefrom.models.vit import ViT
 from wherefrom.store import RunDirectory
@@ -435,7 +438,9 @@ ROUNDING = {"route_closure", "ledger_residual"}
 
 
 def refuse_far(run: RunDirectory, reference: RunDirectory) -> None:
-    """Two processes add in another order. Parameters: within 1e-6; measures: within 1e-5 of the measure's largest."""
+    """Two processes add in another order. Parameters: within 1e-6; measures: within 1e-5 of the measure's largest, and
+    ledgers, which are sums over all steps before, within 1e-4.
+    """
     ours, theirs = (safetensors.torch.load(parameters(each)) for each in (run, reference))
     for name in theirs:
         torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-6)
@@ -444,8 +449,34 @@ def refuse_far(run: RunDirectory, reference: RunDirectory) -> None:
     assert table.value.isna().equals(expected.value.isna())
     for measure, rows in expected.groupby("measure"):
         size = max(rows.value.abs().max(), 1e-6)
-        tolerance = 1e-4 if measure in ROUNDING or measure.endswith("_residual") else 1e-5 * size
+        relative = 1e-4 if measure.startswith("ledger_") else 1e-5
+        tolerance = 1e-4 if measure in ROUNDING or measure.endswith("_residual") else relative * size
         assert (table.value[rows.index] - rows.value).abs().max() <= tolerance, measure
+    refuse_far_arrays(run, reference)
+    refuse_far_statistics(run, reference)
+
+
+def refuse_far_arrays(run: RunDirectory, reference: RunDirectory) -> None:
+    """Maps, layouts and embeddings: within 1e-5 of the array's largest entry. What is no decimal number: the same."""
+    assert run.array_keys() == reference.array_keys() != []
+    for name, step, layer in reference.array_keys():
+        ours, theirs = (each.array(name, step, layer) for each in (run, reference))
+        atol = 1e-5 * np.nanmax(np.abs(theirs)) if theirs.dtype.kind == "f" else 0
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol, err_msg=f"{name}, step {step}, layer {layer}")
+
+
+def refuse_far_statistics(run: RunDirectory, reference: RunDirectory) -> None:
+    """What verdicts are made of, one number a seed and claim: within 1e-4 of itself."""
+    config = reference.config
+    key = {"run": "run", "arm": config["arm"], "num_heads": config["model"]["num_heads"], "seed": config["seed"]}
+    ours, theirs = (Readings(each.measurements().assign(**key), key["num_heads"]) for each in (run, reference))
+    judged = 0
+    for claim in CLAIMS:
+        found, expected = case(claim, ours), case(claim, theirs)
+        assert found.reason == expected.reason
+        np.testing.assert_allclose(found.values, expected.values, rtol=1e-4, atol=0, err_msg=claim)
+        judged += len(expected.values)
+    assert judged >= (4 if config["arm"] == "natural" else 0)
 
 
 @pytest.mark.slow
@@ -465,6 +496,19 @@ def test_two_processes_make_the_run_of_one_also_after_one_was_killed(reference: 
     said = [process.communicate()[1] for process in pair]
     assert [process.returncode for process in pair] == [0, 0], said
     refuse_differences(run, RunDirectory.open(tmp_path / "run"))
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_run_of_one_with_shuffled_patches_and_both_accounts(tmp_path: Path):
+    config = replace(TINY, arm="shuffled", record=replace(RECORD, alignment_ledger=True))
+    reference = fit(config, tmp_path / "reference")
+    pair = together(tmp_path / "run", "--arm=shuffled", "--record.alignment-ledger")
+    said = [process.communicate()[1] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], said
+    ledgers = {name for name in reference.measurements().measure.unique() if name.startswith("ledger_")}
+    assert {"ledger_residual", "ledger_similarity_falloff"} <= ledgers
+    assert any("alignment" in name for name in ledgers)
+    refuse_far(RunDirectory.open(tmp_path / "run"), reference)
 
 
 def test_a_batch_must_be_shared_out_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
-import io
 import json
 import os
-import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from wherefrom import __version__
+from wherefrom.arguments import Words, later
 from wherefrom.config import StudyConfig, TrainConfig, from_toml
+from wherefrom.workers import Place
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
@@ -80,6 +79,8 @@ def study(
     out: Annotated[Path, arg(aliases=["-o"])] = Path("runs/study"),
     quick: bool = False,
     jobs: int = 0,
+    on: Place = "local",
+    resources: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE")] = (),
 ) -> int:
     """Train the arms, judge the claims, write the report: the main job.
 
@@ -92,12 +93,16 @@ def study(
         wherefrom study --quick --out runs/quick  # a smaller study of the same kind
         wherefrom study --data pictures/ --model.patch-size 8 --out runs/pictures
         wherefrom study --vary patch_size 2 4 8 --vary pos_embed learned none rope
+        wherefrom study --on slurm --resources slurm_partition=gpu timeout_min=240 gpus_per_node=1
+        RAY_ADDRESS=head:6379 wherefrom study --on ray --resources num_gpus=1
 
     Args:
         config: which runs.
         out: folder of the study.
         quick: fewer seeds, head counts and steps, in a quarter of the time; every sentence is preliminary.
-        jobs: processes at once, one thread each; 0: one a processor.
+        jobs: runs at once; 0: one a processor, and on slurm or ray as many as there is room for.
+        on: where runs are trained: processes here, jobs of Slurm, or tasks of Ray; resumed and shown alike.
+        resources: what each run is given, in the words of submitit for slurm and of Ray's options for ray.
     """
     from wherefrom import display, studies
 
@@ -106,7 +111,7 @@ def study(
     opening = f"{len(runs.runs())} runs of {runs.steps} steps on {runs.data}; recorded in {out}"
     try:
         with display.study_progress(console, opening) as report:
-            result = studies.run_study(runs, out, jobs=jobs, report=report)
+            result = studies.run_study(runs, out, jobs=jobs, on=on, resources=named_values(resources), report=report)
     except KeyboardInterrupt:
         say(f"wherefrom: interrupted; everything recorded so far is kept in {out}; the same command goes on from there")
         return INTERRUPTED
@@ -120,6 +125,23 @@ def study(
     say_accounts(run.account() for run in open_study(result.path).finished_runs().values())
     say(f"report: {result.path / 'report.html'}")
     return FAILED if result.failed else DONE
+
+
+def named_values(pairs: Iterable[str]) -> dict:
+    """Values as in TOML; what is none is text.
+
+    >>> named_values(["timeout_min=60", "slurm_partition=gpu", "slurm_setup=['module load cuda']"])
+    {'timeout_min': 60, 'slurm_partition': 'gpu', 'slurm_setup': ['module load cuda']}
+    """
+    found = {}
+    for name, equals, text in (pair.partition("=") for pair in pairs):
+        if not (name and equals):
+            raise ValueError(f"resources must be given as NAME=VALUE, such as timeout_min=60; found {name or equals!r}")
+        try:
+            found[name] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[name] = text
+    return found
 
 
 def train(
@@ -265,67 +287,12 @@ def understood(name: str, arguments: list[str]) -> Callable[[], int]:
         near = get_close_matches(name, COMMANDS, n=1) if not name.startswith("-") else []
         guess = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"there is no command {name!r}; {guess}known: {', '.join(COMMANDS)}")
-    words = _Words(f"wherefrom {name}", arguments)
-    command = _later(COMMANDS[name])
+    words = Words(f"wherefrom {name}", arguments)
+    command = later(COMMANDS[name])
     if name == "train":  # the file's settings are the defaults that options come before
         file = words.read(_File, return_unknown_args=True, add_help=False)[0].config
         command = functools.partial(command, run=from_toml(file) if file else TrainConfig())
     return words.read(command, description=about(name), config=(FlagCreatePairsOff,))
-
-
-@dataclass(frozen=True)
-class _Words:
-    """Arguments of a command, which tyro reads."""
-
-    prog: str
-    arguments: list[str]
-
-    def read(self, kind: Callable, **options):
-        said = io.StringIO()
-        try:
-            with contextlib.redirect_stderr(said):
-                return tyro.cli(kind, prog=self.prog, args=self.arguments, **options)
-        except SystemExit as end:
-            if end.code:
-                raise ValueError(sentence_in(said.getvalue(), self.prog)) from None
-            raise
-
-
-def _later(command: Callable[..., int]) -> Callable[..., Callable[[], int]]:
-    """`command`, but it gives the call instead of making it."""
-
-    @functools.wraps(command)
-    def later(*arguments, **options):
-        return functools.partial(command, *arguments, **options)
-
-    return later
-
-
-REWORDED = {
-    r"^error parsing (?:run|config)\S*: ": "",  # a class refused the values: its own sentence names them
-    r"^error parsing ": "",
-    r"invalid literal for int\(\) with base 10: ": "expected a whole number, found ",
-    r"could not convert string to float: ": "expected a number, found ",
-    r" ?\(required\)$": "",
-    r"\. Expected 1 values\.?$": "",
-    r"\. Expected": "; expected",
-}
-
-
-def sentence_in(box: str, prog: str) -> str:
-    """What tyro says in a box of several parts: what is wrong, and the option it guesses.
-
-    >>> sentence_in("╭─ Oh ─╮\\n│ Error parsing --steps: it is │\\n│ odd. │\\n│ ────────── │\\n│ Help │", "wherefrom x")
-    '--steps: it is odd; see wherefrom x --help'
-    """
-    plain = re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯]", "", box)
-    body = plain.partition("\n")[2]  # below the title
-    parts = [" ".join(part.split()) for part in re.split(r"^[ ─-]{8,}$", body, flags=re.MULTILINE) if part.strip()]
-    sentence = parts[0][0].lower() + parts[0][1:] if parts else "these options cannot be understood"
-    for pattern, words in REWORDED.items():
-        sentence = re.sub(pattern, words, sentence)
-    guess = re.search(r"Perhaps you meant: (--[\w.-]+)", " ".join(parts))
-    return f"{sentence.rstrip('.')}; " + (f"did you mean {guess[1]}?" if guess else f"see {prog} --help")
 
 
 if __name__ == "__main__":

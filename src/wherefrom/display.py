@@ -15,6 +15,9 @@ from wherefrom.watcher import Snapshot
 LINE_EVERY = 15.0
 """Seconds between plain lines."""
 
+BARS = 16
+"""Runs at work that have a bar of their own; on a cluster there may be hundreds."""
+
 SYMBOLS = {"supported": "✓", "contradicted": "✗", "mixed": "±", "inconclusive": "?", "not judged": "–"}
 COLOURS = {"supported": "blue", "contradicted": "red", "mixed": "yellow", "inconclusive": "yellow", "not judged": "dim"}
 
@@ -91,7 +94,7 @@ class _Bars:
         runs, total = len(snapshot.steps), snapshot.total_steps
         done = sum(snapshot.steps.values())
         self.progress.update(self.all, total=runs * total, completed=done, note=self.clock.note(snapshot))
-        for key in snapshot.active:
+        for key in snapshot.active[:BARS]:
             if key not in self.tasks:
                 self.tasks[key] = self.progress.add_task(key.name, total=total, note="")
             falloff = snapshot.falloff.get(key)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -17,12 +18,14 @@ from wherefrom.report import write_report
 from wherefrom.store import StudyDirectory, claim
 from wherefrom.store.files import config_differences
 from wherefrom.watcher import Snapshot, Watcher
-from wherefrom.workers import RunFailed, Workers
+from wherefrom.workers import Executor, Place, executor, refuse_missing
+from wherefrom.workers.task import RunFailed
 
 ROUNDS = 3
 """How often a run is tried whose process died or whose disk failed; one that cannot succeed is not tried again."""
 
 Report = Callable[[Snapshot], None]
+T = TypeVar("T")
 
 
 def quick_study(config: StudyConfig) -> StudyConfig:
@@ -37,6 +40,8 @@ class Study:
     path: Path
     failed: dict[str, str] = field(default_factory=dict)
     """Sentence of each run that could not be made, by its name."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long each run took that was trained just now, by its name; without the start of its process."""
 
     @property
     def verdicts(self) -> list[dict]:
@@ -56,29 +61,46 @@ class Study:
         return write_report(self.path, out)
 
 
-def run_study(config: StudyConfig, out: str | Path, *, jobs: int = 0, report: Report | None = None) -> Study:
+def run_study(
+    config: StudyConfig,
+    out: str | Path,
+    *,
+    jobs: int = 0,
+    on: Place = "local",
+    resources: Mapping | None = None,
+    report: Report | None = None,
+) -> Study:
     """Train what is not trained yet, judge, write `verdicts.json` and `report.html`.
 
     Args:
         config: which runs.
         out: the study directory; finished runs in it are kept, unfinished ones go on where they stopped.
-        jobs: processes at once, one thread each; 0: one a processor.
+        jobs: runs at once; 0: one a processor, and on slurm or ray as many as there is room for.
+        on: where runs are trained: local, slurm or ray.
+        resources: what slurm or ray give to each run, in the words of submitit or Ray: {"gpus_per_node": 1}, …
         report: called about twice a second while runs are trained.
 
     Raises:
-        ValueError: for data or settings that cannot be used, or a directory that holds another study.
+        ValueError: for data, settings or a place that cannot be used, or a directory that holds another study.
         BlockingIOError: if another process is at work on the same study.
     """
     study = StudyDirectory(out)
     if jobs < 0:
         raise ValueError(f"jobs must be 0 or more; found {jobs}")
     refuse_other_study(study, config)
-    check_machine_and_data(config)
-    with claim(study.path / ".lock", f"another process is at work on {study.path}; wait for it or stop it"):
-        study.write_settings(to_dict(config.train), config.model.num_heads, list(config.runs()))
-        failed = train_all(config.runs(), study, jobs or available_processors(), report)
-        conclude(study)
-    return Study(study.path, {key.name: sentence for key, sentence in failed.items()})
+    refuse_missing(on, resources or {})
+    to_train = sum(not study.run(key).is_finished() for key in config.runs())
+    with executor(on, jobs, to_train, study.path, resources or {}) as place:
+        check_machine_and_data(config)  # while processes start
+        with claim(study.path / ".lock", f"another process is at work on {study.path}; wait for it or stop it"):
+            study.write_settings(to_dict(config.train), config.model.num_heads, list(config.runs()))
+            trained = train_all(config.runs(), study, place, report)
+            conclude(study)
+    return Study(study.path, named(trained.failed), named(trained.seconds))
+
+
+def named(found: Mapping[RunKey, T]) -> dict[str, T]:
+    return {key.name: value for key, value in found.items()}
 
 
 def conclude(study: StudyDirectory) -> list[Verdict]:
@@ -123,56 +145,72 @@ def check_machine_and_data(config: StudyConfig) -> None:
 # ---- many runs at once
 
 
+@dataclass
+class Trained:
+    """How the runs ended that were trained just now."""
+
+    seconds: dict[RunKey, float] = field(default_factory=dict)
+    failed: dict[RunKey, str] = field(default_factory=dict)
+    """Sentence of each run that cannot be made."""
+    lost: dict[RunKey, str] = field(default_factory=dict)
+    """Sentence of each run that another try may make."""
+
+    def note(self, key: RunKey, future: Future[float]) -> None:
+        error = future.exception()
+        if error is None:
+            self.seconds[key] = future.result()
+        else:
+            (self.failed if isinstance(error, RunFailed) else self.lost)[key] = str(error)
+
+
 def train_all(
-    runs: dict[RunKey, TrainConfig], study: StudyDirectory, jobs: int, report: Report | None
-) -> dict[RunKey, str]:
-    """Train all runs that are not finished; returns the sentence of each that failed."""
-    failed: dict[RunKey, str] = {}
-    lost: dict[RunKey, str] = {}
+    runs: dict[RunKey, TrainConfig], study: StudyDirectory, place: Executor, report: Report | None
+) -> Trained:
+    """Train all runs that are not finished; lost ones again, and what is lost at last has failed."""
+    trained, watcher = Trained(), Watcher(runs, next(iter(runs.values())).steps, study)
     for _ in range(ROUNDS):
-        open_runs = {key: config for key, config in runs.items() if not study.run(key).is_finished()}
-        again = {key: config for key, config in open_runs.items() if key not in failed}
+        again = {key: config for key, config in runs.items() if not (key in trained.failed or watcher.is_finished(key))}
         if not again:
-            return failed
-        with Workers(min(jobs, len(again))) as workers:
-            futures = {workers.submit(to_dict(config), study.run(key).path): key for key, config in again.items()}
-            _wait_for(futures, Watcher(runs, next(iter(runs.values())).steps, study), failed, report)
-        failed |= _sentences(futures, RunFailed)
-        lost = _sentences(futures, Exception)
-    return lost | failed
+            break
+        trained.lost.clear()
+        futures = {place.submit(to_dict(config), study.run(key).path): key for key, config in again.items()}
+        _wait_for(futures, watcher, trained, report)
+    trained.failed |= {key: sentence for key, sentence in trained.lost.items() if not watcher.is_finished(key)}
+    return trained
 
 
-def _wait_for(
-    futures: dict[Future, RunKey], watcher: Watcher, failed: dict[RunKey, str], report: Report | None
-) -> None:
-    waiting = set(futures)
+def _wait_for(futures: dict[Future, RunKey], watcher: Watcher, trained: Trained, report: Report | None) -> None:
+    """Until all have ended. Each look costs as much as there are runs at work, however many have ended or wait."""
+    waiting, pause = set(futures), 0.5
     while waiting:
-        _, waiting = wait(waiting, timeout=0.5)
+        done, waiting = wait(waiting, timeout=pause)
+        for future in done:
+            trained.note(futures[future], future)
         if report:
+            begun = time.monotonic()
             active = [key for future, key in futures.items() if future.running()]
-            report(watcher.snapshot(active, failed | _sentences(futures, RunFailed)))
-
-
-def _sentences(futures: dict[Future, RunKey], kind: type[Exception]) -> dict[RunKey, str]:
-    """Sentence of each run that ended with this kind of error."""
-    errors = {key: future.exception() for future, key in futures.items() if future.done()}
-    return {key: str(error) for key, error in errors.items() if isinstance(error, kind)}
-
-
-def available_processors() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            report(watcher.snapshot(active, [futures[future] for future in done], dict(trained.failed)))
+            pause = max(0.5, 10 * (time.monotonic() - begun))  # hundreds of runs on a slow disk
 
 
 def study(
-    data: str = "photos", *, out: str | Path = "runs/study", jobs: int = 0, quick: bool = False, **settings
+    data: str = "photos",
+    *,
+    out: str | Path = "runs/study",
+    jobs: int = 0,
+    on: Place = "local",
+    resources: Mapping | None = None,
+    quick: bool = False,
+    **settings,
 ) -> Study:
     """The main job, from Python: train the arms, judge the claims, write the report; progress goes to the terminal.
 
     Args:
         data: name of a data set, or the path of an image folder or parquet file.
         out: the study directory; finished runs in it are kept.
-        jobs: processes at once, one thread each; 0: one a processor.
+        jobs: runs at once; 0: one a processor, and on slurm or ray as many as there is room for.
+        on: where runs are trained: local, slurm or ray.
+        resources: what slurm or ray give to each run, in the words of submitit or Ray: {"gpus_per_node": 1}, …
         quick: a smaller study of the same kind.
         settings: any field of `StudyConfig`: seeds, heads, arms, steps, model, …
 
@@ -185,4 +223,5 @@ def study(
 
     config = StudyConfig(data=data, **settings)
     with study_progress(Console(stderr=True)) as report:
-        return run_study(quick_study(config) if quick else config, out, jobs=jobs, report=report)
+        config = quick_study(config) if quick else config
+        return run_study(config, out, jobs=jobs, on=on, resources=resources, report=report)

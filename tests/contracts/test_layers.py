@@ -9,7 +9,8 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 FLOORS = [  # a part may import the parts on lower floors, and no other on its own
-    {"geometry", "attention", "statistics", "config", "catalogue", "roles", "role_counts", "vary", "onset"},
+    {"geometry", "attention", "statistics", "config", "catalogue", "arguments"}
+    | {"roles", "role_counts", "vary", "onset"},
     {"store", "figures", "data", "models", "measures"},
     {"heads"},
     {"observe", "report", "app", "claims", "watcher"},

@@ -413,3 +413,34 @@ def test_exported_arrays_open_elsewhere(tmp_path: Path):
         assert set(arrays) == {"pos_embed/2", "attn_offset_map/2/1"}
         np.testing.assert_array_equal(arrays["pos_embed/2"], np.eye(3))
         assert arrays["attn_offset_map/2/1"].dtype == np.float32
+
+
+# ---- a disk that many machines share
+
+
+def test_a_disk_that_is_shared_has_no_log_that_needs_one_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "mounts").write_text(f"1 0 8:1 / / rw - ext4 a rw\n2 1 0:4 / {tmp_path} rw - nfs4 server:/ rw\n")
+    monkeypatch.setattr("wherefrom.store.disk.MOUNTS", tmp_path / "mounts")
+    run = new(tmp_path / "run")
+    with run.writing():
+        assert run._writer.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        run.record(0, losses(0))
+        assert steps_of(run) == [0]
+        assert run.newest("loss") == (0, 0.2) == run.newest("loss", layer=2)
+
+
+def test_a_transaction_that_a_killed_writer_left_there_is_taken_back(tmp_path: Path):
+    run, copy = new(tmp_path / "run"), tmp_path / "copy"
+    with run.writing():
+        run._writer.execute("PRAGMA journal_mode=DELETE")
+        run.record(0, losses(0))
+        run._writer.execute("PRAGMA cache_size=1")
+        run._writer.execute("BEGIN IMMEDIATE")  # so much that some of it is in the file before it is committed
+        rows = [(1, "loss", float(place), *[None] * 7) for place in range(20_000)]
+        run._writer.executemany("INSERT INTO measurements VALUES (?,?,?,?,?,?,?,?,?,?)", rows)
+        shutil.copytree(run.path, copy)
+        assert (copy / "run.sqlite-journal").stat().st_size
+        run._writer.execute("ROLLBACK")
+    assert (copy / "run.sqlite").stat().st_size > 2 * (run.path / "run.sqlite").stat().st_size / 3
+    assert steps_of(RunDirectory.open(copy)) == [0]
+    assert len(RunDirectory.open(copy).measurements()) == 3

@@ -14,8 +14,7 @@ from wherefrom.geometry import PatchGrid
 from wherefrom.observe.alignment_ledger import AlignmentLedger
 from wherefrom.observe.cuts import NOTHING, Cut
 from wherefrom.observe.ledger import Ledger, RouteMomentum, forces, structures
-from wherefrom.observe.routes import RouteGradients, RouteTap
-from wherefrom.observe.training import add_over_processes, num_processes
+from wherefrom.observe.routes import RouteGradients, RouteTap, mean_over_processes
 
 
 class Account:
@@ -86,7 +85,7 @@ class Account:
         if self.parameter.grad is not None and not self.parameter.grad.isfinite().all():
             self.entered, self.found = False, None  # the update spoils the model, and the next loss will say so
             return
-        found = _mean_over_processes(self.tap.gradients())
+        found = mean_over_processes(self.tap.gradients())
         self.closure = found.closure
         self.found = self.cut.kept(found)
         if self.cut.routes:
@@ -136,12 +135,3 @@ class Account:
         self.begun = state["begun"]
         if self.alignment:
             self.alignment.load_state_dict(state["alignment"])
-
-
-def _mean_over_processes(found: RouteGradients) -> RouteGradients:
-    """The mean gradient of all processes' images, as the optimiser sees it."""
-    if num_processes() == 1:
-        return found
-    gradients, total = found.gradients.clone(), found.total.clone()
-    add_over_processes([gradients, total])
-    return RouteGradients(found.routes, gradients / num_processes(), total / num_processes())

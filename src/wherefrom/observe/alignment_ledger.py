@@ -28,7 +28,7 @@ from wherefrom.geometry import PatchGrid
 from wherefrom.models.backbone import Layer, as_backbone
 from wherefrom.observe.capture import evaluating, tap
 from wherefrom.observe.ledger import DECAY, QUADRATURE, RouteMomentum
-from wherefrom.observe.routes import Route, RouteGradients
+from wherefrom.observe.routes import Route, RouteGradients, mean_over_processes
 
 PAIRS = ("self", "edge", "corner", "between", "far")
 """Relations that part the pairs of patches; pairs with a prefix token are a part of their own, `prefix`."""
@@ -110,7 +110,7 @@ class AlignmentLedger:
         before = [_weights(layer) for layer in self.layers]
         for number, parts in self.found.items():
             for key, gradients in parts.items():
-                self.momenta[number][key].before(gradients)
+                self.momenta[number][key].before(mean_over_processes(gradients))
         yield
         earlier = [sums.last for sums in self.sums]
         for number, layer in enumerate(self.layers):

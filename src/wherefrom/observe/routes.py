@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from wherefrom.models.backbone import Layer, as_backbone
 from wherefrom.observe.branches import ONE_PASS, Branch, moments
+from wherefrom.observe.training import add_over_processes, num_processes
 
 KINDS = ("residual", "q", "k", "v", "mlp")
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
@@ -208,3 +209,12 @@ class RouteTap:
                 f"layer {number} of {self.backbone.name} runs attention and MLP in parallel, both from the same "
                 f"tokens; routes need a pre-norm layer in which the MLP follows attention"
             )
+
+
+def mean_over_processes(found: RouteGradients) -> RouteGradients:
+    """The mean gradient of all processes' images, as the optimiser sees it."""
+    if num_processes() == 1:
+        return found
+    gradients, total = found.gradients.clone(), found.total.clone()
+    add_over_processes([gradients, total])
+    return RouteGradients(found.routes, gradients / num_processes(), total / num_processes())

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import sqlite3
+import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from wherefrom.catalogue import COLUMNS, MEASURES, Measurement
+from wherefrom.store.disk import is_local
 
 ROW = ("step", *COLUMNS)
 _TYPES = {
@@ -50,10 +52,11 @@ def create(path: Path) -> None:
 
 
 def choose_journal(connection: sqlite3.Connection) -> None:
-    # A write-ahead log lets others read while we write, but needs a local disk; elsewhere SQLite refuses or falls back.
+    # A write-ahead log lets others read while we write, but all must be on one machine: its index is shared memory.
     connection.execute("PRAGMA busy_timeout=10000")
+    local = is_local(Path(connection.execute("PRAGMA database_list").fetchone()[2]))
     try:
-        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        mode = connection.execute(f"PRAGMA journal_mode={'WAL' if local else 'DELETE'}").fetchone()[0]
         connection.execute("SELECT count(*) FROM status").fetchone()
     except sqlite3.OperationalError:
         mode = "none"
@@ -82,15 +85,15 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
             raise
         # A folder that cannot be written to: nobody is writing, so the file is fixed.
-        log = path.with_name(f"{path.name}-wal")
-        if log.exists():
-            return _copy_in_memory(path, log)
+        for log in (path.with_name(f"{path.name}-{kind}") for kind in ("wal", "journal")):
+            if log.exists():
+                return _copy_in_memory(path, log)
         return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
     return connection
 
 
 def _copy_in_memory(path: Path, log: Path) -> sqlite3.Connection:
-    """The record with what a killed writer left in the log, which SQLite does not read where it cannot write."""
+    """The record with what a killed writer left in the log put in, or taken back, for which SQLite has to write."""
     memory = sqlite3.connect(":memory:")
     with tempfile.TemporaryDirectory() as folder:
         for source in (path, log):
@@ -118,7 +121,17 @@ def array_row(step: int, key, array) -> tuple:
     return *plain((step, layer)), name, array.dtype.str, json.dumps(array.shape), array.tobytes()
 
 
-def typed(table: pd.DataFrame) -> pd.DataFrame:
-    text = {name: "object" for name in ROW if "TEXT" in _TYPES[name]}
-    whole = dict.fromkeys(("layer", "head"), "Int64")
-    return table.astype({"step": "int64", "value": "float64", "distance": "float64"} | text | whole)
+def table(rows: list[tuple]) -> pd.DataFrame:
+    """Rows of `measurements` with a type a column. A text that is in many rows is kept once: a study has millions."""
+    columns = zip(*rows, strict=True) if rows else [()] * len(ROW)
+    return pd.DataFrame({name: _column(_TYPES[name], values) for name, values in zip(ROW, columns, strict=True)})
+
+
+def _column(kind: str, values: tuple):
+    if "TEXT" in kind:
+        absent = math.nan if any(values) else None  # as pandas and parquet have it
+        return pd.Series([absent if value is None else sys.intern(value) for value in values], dtype="object")
+    if kind == "INTEGER":  # may be absent
+        numbers, absent = [value or 0 for value in values], [value is None for value in values]
+        return pd.arrays.IntegerArray(np.array(numbers, dtype="int64"), np.array(absent, dtype=bool))
+    return np.array(values, dtype="float64" if kind == "REAL" else "int64")

@@ -182,6 +182,10 @@ class RunDirectory:
             step: only this step.
             where: only rows whose column has this value; None asks for rows where it does not apply.
         """
+        return database.table(self.rows(measure, step, **where))
+
+    def rows(self, measure: str | Iterable[str] | None = None, step: int | None = None, **where) -> list[tuple]:
+        """The same, as plain rows of `database.ROW`."""
         if unknown := set(where) - set(COLUMNS):
             raise ValueError(f"unknown column {sorted(unknown)[0]!r}; known: {', '.join(database.ROW)}")
         conditions = {"step": step} if step is not None else {}
@@ -194,8 +198,7 @@ class RunDirectory:
             values += names
         query = "SELECT * FROM measurements" + (" WHERE " + " AND ".join(clauses) if clauses else "")
         with self._reader() as reader:
-            rows = reader.execute(query + " ORDER BY rowid", database.plain(values)).fetchall()
-        return database.typed(pd.DataFrame(rows, columns=list(database.ROW)))
+            return reader.execute(query + " ORDER BY rowid", database.plain(values)).fetchall()
 
     def account(self) -> dict[str, float]:
         """The largest `route_closure` and `ledger_residual` recorded: what routes and ledgers miss; empty without."""
@@ -238,6 +241,13 @@ class RunDirectory:
         """The last recorded step; None before the first."""
         with self._reader() as reader:
             return reader.execute("SELECT MAX(step) FROM measurements").fetchone()[0]
+
+    def newest(self, measure: str, **where) -> tuple[int, float | None] | None:
+        """(step, value) of the measure's last row, found by its index however long the record is; None before that."""
+        clauses = "".join(f" AND {column} IS ?" for column in where)
+        query = f"SELECT step, value FROM measurements WHERE measure = ?{clauses} ORDER BY step DESC LIMIT 1"
+        with self._reader() as reader:
+            return reader.execute(query, (measure, *where.values())).fetchone()
 
     def status(self) -> dict[str, str]:
         with self._reader() as reader:

@@ -1,8 +1,8 @@
 """Runs trained in processes of their own: one that dies takes only its own run along, and all leave with their parent.
 
-A worker is `python -m wherefrom.workers`: one line of JSON in is a run to train, one line out says how it ended. Where
-its input ends, it leaves at once: what was recorded is whole at any moment. multiprocessing would import the caller's
-script again in each process, so that a plain script could not start a study.
+A worker is `python -m wherefrom.workers.local`: one line of JSON in is a run to train, one line out says how it ended.
+Where its input ends, it leaves at once: what was recorded is whole at any moment. multiprocessing would import the
+caller's script again in each process, so that a plain script could not start a study.
 """
 
 from __future__ import annotations
@@ -15,44 +15,34 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # torch is loaded in the worker alone
-    from wherefrom.data import ImageData
-
+from wherefrom.workers.task import RunLost, seconds_in, train_run
 
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 """glibc, left alone, gives memory back at the end of a step and asks for it again in the next: 8 % of a small step."""
 
 
-class RunFailed(Exception):
-    """The run cannot succeed; to try it again would end the same way."""
-
-
-class RunLost(Exception):
-    """The process died or its disk failed; what was recorded is kept, and another try may succeed."""
-
-
 class Workers:
-    """Processes of one thread each. Two of them do 1.75 times the work of one process with two threads.
+    """So many processes of one thread each. Two of them do 1.75 times the work of one process with two threads.
 
     At the end of the scope all processes are gone; after an exception, such as Ctrl-C, without waiting for their runs.
     """
 
     def __init__(self, jobs: int):
-        self._threads = ThreadPoolExecutor(jobs)
+        self._threads = ThreadPoolExecutor(max(1, jobs))
         self._workers = [_Worker() for _ in range(jobs)]
-        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-        for worker in self._workers:
+        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # a process that is warm comes first
+        for worker in reversed(self._workers):
             self._idle.put(worker)
 
-    def submit(self, config: dict, out: Path) -> Future[None]:
-        """Train one run; the future raises RunFailed or RunLost."""
+    def submit(self, config: dict, out: Path) -> Future[float]:
+        """Train one run; the future gives the seconds it took, or raises RunFailed or RunLost."""
         return self._threads.submit(self._train, config, out)
 
     def __enter__(self) -> Workers:
+        for worker in self._workers:  # their imports take some seconds
+            worker.start()
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
@@ -67,10 +57,10 @@ class Workers:
         for worker in self._workers:
             worker.stop()
 
-    def _train(self, config: dict, out: Path) -> None:
+    def _train(self, config: dict, out: Path) -> float:
         worker = self._idle.get()
         try:
-            worker.train(config, out)
+            return worker.train(config, out)
         finally:
             self._idle.put(worker)
 
@@ -83,7 +73,7 @@ class _Worker:
         self._stopped = False
         self._lock = threading.Lock()
 
-    def train(self, config: dict, out: Path) -> None:
+    def train(self, config: dict, out: Path) -> float:
         process = self._running()
         assert process.stdin
         assert process.stdout
@@ -94,8 +84,10 @@ class _Worker:
         if not reply:
             self.close()
             raise RunLost(f"its process ended with code {process.wait()}; is there enough memory?")
-        if found := json.loads(reply):
-            raise (RunLost if found["again"] else RunFailed)(found["sentence"])
+        return seconds_in(json.loads(reply))
+
+    def start(self) -> None:
+        self._running()
 
     def stop(self) -> None:
         with self._lock:
@@ -124,10 +116,15 @@ def _start() -> subprocess.Popen:
         "OMP_NUM_THREADS": "1",
     } | KEEP_MEMORY
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "wherefrom.workers"], env=os.environ | ours, text=True,
+        [sys.executable, "-P", "-m", "wherefrom.workers.local"], env=os.environ | ours, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         start_new_session=True,  # the terminal sends Ctrl-C to all of its session; the parent decides
     )  # fmt: skip
+
+
+def available_processors() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ---- inside the process
@@ -139,41 +136,16 @@ def work() -> None:
     os.dup2(2, 1)  # what libraries print is no reply
     tasks: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
+    with contextlib.suppress(Exception):  # the first run will say what is missing
+        import wherefrom.train  # noqa: F401
     while True:
-        print(json.dumps(_train(*json.loads(tasks.get()))), file=replies, flush=True)
+        print(json.dumps(train_run(*json.loads(tasks.get()))), file=replies, flush=True)
 
 
 def _listen(tasks: queue.SimpleQueue[str]) -> None:
     for line in sys.stdin:
         tasks.put(line)
     os._exit(0)  # the parent is done, or dead
-
-
-def _train(config: dict, out: str) -> dict | None:
-    from wherefrom.config import from_dict
-    from wherefrom.train import fit
-
-    try:
-        run = from_dict(config)
-        fit(run, out, resume=True, data=_data(run.data))
-    except (OSError, MemoryError) as error:
-        return {"again": True, "sentence": _sentence(error)}
-    except Exception as error:  # whatever it is, the other runs go on
-        return {"again": False, "sentence": _sentence(error)}
-    return None
-
-
-@lru_cache(maxsize=1)
-def _data(name: str) -> ImageData:
-    """The runs of a study share their images, so that a process reads them once."""
-    from wherefrom.data import load
-
-    return load(name)
-
-
-def _sentence(error: Exception) -> str:
-    meant_for_users = isinstance(error, (ValueError, FloatingPointError, OSError)) and str(error)
-    return str(error) if meant_for_users else f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":
