@@ -5,7 +5,7 @@
 TORCH ?= torch==2.13.0
 export TORCH
 
-.PHONY: help environment demo test check format bench clean
+.PHONY: help environment demo test check format bench calibrate clean
 
 help: ## lists these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ format: environment ## formats the code and mends what can be mended by itself
 
 bench: environment ## prints the measured ratios as JSON lines
 	@.venv/bin/python benchmarks/run.py $(ARGS)
+
+calibrate: environment ## measures how often roles of heads are right, for docs/heads.md; some minutes
+	@.venv/bin/python benchmarks/calibrate.py $(ARGS)
 
 clean: ## removes the environment and caches, never runs/
 	rm -f .venv/complete
