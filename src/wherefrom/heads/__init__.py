@@ -3,10 +3,11 @@
 from wherefrom.heads.maps import final_maps, jensen_shannon, own_change
 from wherefrom.heads.matching import Matching, matching_as_dict, seed_matching, study_matching
 from wherefrom.heads.onsets import head_onsets
-from wherefrom.heads.pruning import COPY, SMALL, head_table
+from wherefrom.heads.pruning import COPY, NEEDS, SMALL, head_table, need
 
 __all__ = [
     "COPY",
+    "NEEDS",
     "SMALL",
     "Matching",
     "final_maps",
@@ -14,6 +15,7 @@ __all__ = [
     "head_table",
     "jensen_shannon",
     "matching_as_dict",
+    "need",
     "own_change",
     "seed_matching",
     "study_matching",

@@ -26,7 +26,7 @@ def head_onsets(run: RunDirectory) -> pd.DataFrame:
 
     Returns:
         A row a head and curve: layer, head, curve (`own_change` in nats, or the name of a role), step, low, high (NaN
-        where no change is sure), p, and change: last value − first value.
+        where no change is sure), p, and change: the last value, less the first.
     """
     rows = [
         {"layer": layer, "head": head, "curve": curve, **asdict(onset(steps, values)), "change": values[-1] - values[0]}
