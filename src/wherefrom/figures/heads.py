@@ -189,7 +189,7 @@ def _even_bar(figure: Figure, ax: Axes, limit: float) -> None:
     place = figure.add_axes((0.28, 0.42 / high, 0.44, 0.12 / high))
     bar = figure.colorbar(ax.images[0], cax=place, orientation="horizontal")
     powers = np.linspace(-limit, limit, 5)
-    bar.set_ticks(powers.tolist(), labels=[f"× {2.0**power:.2g}" for power in powers])
+    bar.set_ticks(powers.tolist(), labels=[f"× {2.0**power:.3g}" for power in powers])
     bar.set_label("attention against even attention")
     bar.outline.set_visible(False)
     for collection in bar.ax.collections:

@@ -45,7 +45,8 @@ def ablation_by_layer(
             x = _beside(own)
             ax.scatter(x, own["value"], s=size, color=colour, linewidths=0, alpha=0.85, label=label, zorder=3)
             if colour == BLUE:
-                ax.vlines(x, *_ends(table, own), color=colour, linewidth=1.1)
+                low, high = _ends(table, own)
+                ax.vlines(x, low, high, color=colour, linewidth=1.1)
     ax.axhline(0, color=INK, linewidth=0.8, zorder=1)
     if small is not None:
         ax.axhline(small, color=RED, linewidth=1, linestyle=(0, (4, 2)), label=f"idle below {small:g} nats", zorder=1)
@@ -90,7 +91,7 @@ def copies_by_layer(
         ax: where to draw; None makes a figure.
         copy: likeness of contributions from which on heads are called copies; drawn as a line.
         title: above the panel.
-        legend: name the layers, where they are few.
+        legend: name the layers, or three of them where they are many.
 
     Raises:
         ValueError: if there is no pair.
@@ -99,16 +100,17 @@ def copies_by_layer(
         raise ValueError("expected pairs of heads; found none: a layer with one head has no pair")
     ax = one_panel(ax)
     layers = layers_of(pairs)
+    named = layers if len(layers) <= 6 else (layers[0], layers[len(layers) // 2], layers[-1])
     for layer, colour, marker in zip(layers, *_looks(len(layers)), strict=True):
         own = pairs[pairs["layer"] == layer]
         ax.scatter(own["attn"], own["contribution"], s=16, color=colour, marker=marker, linewidths=0, alpha=0.8,
-                   label=f"layer {layer}")  # fmt: skip
+                   label=f"layer {layer}" if layer in named else None)  # fmt: skip
     if copy is not None:
         ax.axhline(copy, color=RED, linewidth=1, linestyle=(0, (4, 2)), label=f"copies from {copy:g} on")
     ax.set(xlim=(-1.04, 1.04), ylim=(-0.03, 1.03), title=title or "")
     ax.set(xlabel="they look at the same places (correlation)", ylabel="they write the same (CKA)")
     if legend:
-        ax.legend(ncols=1 + (len(layers) > 6), fontsize=8)
+        ax.legend(fontsize=8)
     return ax
 
 

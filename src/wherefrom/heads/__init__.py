@@ -2,7 +2,7 @@
 
 from wherefrom.heads.maps import final_maps, jensen_shannon, own_change
 from wherefrom.heads.matching import Matching, matching_as_dict, seed_matching, study_matching
-from wherefrom.heads.onsets import head_onsets
+from wherefrom.heads.onsets import head_onsets, onsets_by_seed
 from wherefrom.heads.pruning import COPY, NEEDS, SMALL, head_table, need
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "jensen_shannon",
     "matching_as_dict",
     "need",
+    "onsets_by_seed",
     "own_change",
     "seed_matching",
     "study_matching",

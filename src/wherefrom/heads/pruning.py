@@ -54,8 +54,8 @@ def head_table(run: RunDirectory) -> pd.DataFrame:
     table = table.merge(_closest(run, step, table), on=["layer", "head"], how="left")
     table["copy"] = table["contribution_similarity"] >= COPY
     table = table.merge(_roles(run, step), on=["layer", "head"], how="left")
-    table["roles"] = table["roles"].astype(object).where(table["roles"].notna(), None)
-    return table.reindex(columns=COLUMNS).rename_axis(columns=None)
+    roles = pd.Series([name if isinstance(name, str) else None for name in table["roles"]], dtype=object)
+    return table.assign(roles=roles).reindex(columns=COLUMNS).rename_axis(columns=None)
 
 
 def need(low: pd.Series, high: pd.Series) -> pd.Series:

@@ -8,17 +8,19 @@ from matplotlib.figure import Figure
 
 from wherefrom import figures
 from wherefrom.figures.style import legend_above, panels
-from wherefrom.heads import COPY, NEEDS, SMALL, Matching, head_table, need, own_change, study_matching
+from wherefrom.heads import COPY, NEEDS, SMALL, Matching, head_table, need, onsets_by_seed, own_change, study_matching
 from wherefrom.heads.maps import MAP, layers_of
-from wherefrom.onset import Onset, onset
+from wherefrom.onset import Onset
 from wherefrom.report.material import Material, by_arm, first_step, last_step
 from wherefrom.report.numbers import Line, NumberTable, number_table
 from wherefrom.report.position import chosen_steps
 from wherefrom.report.section import Picture, Section, picture
 from wherefrom.report.words import MISSING, count, interval, number, p_value
 from wherefrom.roles import ROLES, roles_of, unspecialised
+from wherefrom.statistics import holm
 from wherefrom.store import RunDirectory
 
+ALPHA = 0.05
 MOST_HEADS = 12
 MOST_ROWS = 16
 DIVERGENCES = {
@@ -98,13 +100,28 @@ def _matching_numbers(material: Material) -> NumberTable | None:
         "two seeds matched one to one as well as possible; the same after the heads of all seeds were dealt out anew; "
         "and any two heads. A small p says that every seed comes to the same set of kinds of heads."
     )
-    return NumberTable(columns, tuple((name, _matching_cells(one)) for name, one in rows), (note,))
+    kinds = " ".join(_kinds_sentence(arm, [both["end"] for both in layers.values()]) for arm, layers in found.items())
+    return NumberTable(columns, tuple((name, _matching_cells(one)) for name, one in rows), (kinds, note))
+
+
+def _kinds_sentence(arm: str, layers: list[Matching]) -> str:
+    """In how many layers the same kinds come back, Holm-adjusted over layers."""
+    adjusted = holm([one.p for one in layers])
+    tested = int(np.count_nonzero(~np.isnan(adjusted)))
+    if not tested:
+        return f"{arm.capitalize()} arm: nothing to deal out anew."
+    sure = int(np.count_nonzero(adjusted <= ALPHA))
+    return (
+        f"{arm.capitalize()} arm, {count(layers[0].n, 'seed')}: the same kinds of heads come back in {sure} of "
+        f"{count(tested, 'layer')} (p ≤ .05, corrected for {count(tested, 'layer')})."
+    )
 
 
 def _mean(found: list[Matching]) -> Matching:
     """Over layers; p belongs to single layers."""
     parts = [[getattr(one, name) for one in found] for name in ("matched", "chance", "regrouped")]
-    return Matching(*(float(np.mean(values)) for values in parts), np.nan, found[0].n)
+    matched, chance, regrouped = (float(np.mean(values)) for values in parts)
+    return Matching(matched, chance, regrouped, np.nan, found[0].n)
 
 
 def _matching_cells(one: Matching) -> tuple[str, ...]:
@@ -122,7 +139,8 @@ def divergence(material: Material) -> Section:
     if not found:
         missing = "A layer with one head has no other head to differ from, or no divergence was recorded."
         return Section("divergence", missing=material.nothing_finished or missing)
-    onsets = {measure: _onsets(table[table["measure"] == measure]) for measure in found}
+    natural = table[table["arm"] == "natural"]
+    onsets = {measure: onsets_by_seed(natural[natural["measure"] == measure]) for measure in found}
     figure = Figure()
     axes = panels(1, len(found), 3.1, figure, width=9 if len(found) > 1 else 5, legend=True)[0]
     for ax, measure in zip(axes, found, strict=True):
@@ -132,11 +150,6 @@ def divergence(material: Material) -> Section:
     caption = "Divergence of the heads of a layer, mean over layers. Triangles: onset in a natural run, 95 % interval."
     alt = "Line charts over training steps, a thin line for each run, a thick one for the mean of each arm."
     return Section("divergence", (picture(figure, "divergence", caption, alt),), _divergence_numbers(table, onsets))
-
-
-def _onsets(rows: pd.DataFrame) -> dict[int, Onset]:
-    curves = rows[rows["arm"] == "natural"].groupby(["seed", "step"])["value"].mean()
-    return {int(seed): onset(own.index.get_level_values("step"), own) for seed, own in curves.groupby(level="seed")}
 
 
 def _divergence_numbers(table: pd.DataFrame, onsets: dict[str, dict[int, Onset]]) -> NumberTable:
@@ -216,10 +229,12 @@ def pruning(material: Material) -> Section:
 def _pruning_picture(table: pd.DataFrame, run: RunDirectory) -> Picture:
     pairs = _pairs(run, int(table["step"].max()))
     figure = Figure()
-    axes = panels(1, 2 if len(pairs) else 1, 3.4, figure, width=9 if len(pairs) else 5)[0]
-    figures.ablation_by_layer(table, axes[0], run=run.name, small=SMALL, title="what each head is worth")
+    axes = panels(1, 2 if len(pairs) else 1, 3.4, figure, width=9 if len(pairs) else 5, legend=True)[0]
+    figures.ablation_by_layer(table, axes[0], run=run.name, small=SMALL, title="what each head is worth", legend=False)
     if len(pairs):
-        figures.copies_by_layer(pairs, axes[1], copy=COPY, title=f"any two heads of a layer, {run.name}")
+        title = f"any two heads of a layer, {run.name}"
+        figures.copies_by_layer(pairs, axes[1], copy=COPY, title=title, legend=False)
+    legend_above(figure, axes)
     caption = (
         "Natural arm, last step. Left: change of the loss on the held-out probe images when a head’s output is "
         "replaced by its mean over images. Right: a dot for each two heads of one layer."
