@@ -25,7 +25,9 @@ from wherefrom.claims import CLAIMS
 from wherefrom.claims.primary import case
 from wherefrom.claims.readings import Readings
 from wherefrom.config import ModelConfig, RecordConfig, TrainConfig, to_dict
+from wherefrom.data import Batches, load
 from wherefrom.models.vit import ViT
+from wherefrom.observe.ablation import ablate
 from wherefrom.store import RunDirectory
 from wherefrom.train import fit, learning_rate, make_optimizer
 
@@ -178,6 +180,20 @@ def test_every_kind_of_model_is_trained_and_recorded(tmp_path: Path, settings: d
     alone = table[table.measure == "head_divergence_attn"].value.isna()
     assert alone.all() if model.num_heads == 1 else not alone.any()
     assert table[table.measure.isin(["loss", "accuracy", "attention_distance"])].value.notna().all()
+
+
+def test_what_each_head_is_worth_is_recorded_at_the_last_step_of_the_trained_model(reference: RunDirectory):
+    rows = reference.measurements("ablation_loss_change")
+    assert set(rows["step"]) == {TINY.steps}
+    vit = ViT(MODEL, (1, 8, 8), 10)
+    vit.load_state_dict(safetensors.torch.load(parameters(reference)))
+    data = load("digits")
+    batches = Batches(data, arm="natural", patch_size=2, batch_size=16, seed=0)
+    changes = ablate(vit, *batches.probe(RECORD.probe_size)).mean(2)
+    np.testing.assert_allclose(rows["value"], changes.flatten(), rtol=1e-4, atol=1e-7)
+    for name in ("attn_similarity", "contribution_similarity"):
+        assert reference.array_steps(name) == [TINY.steps]
+        assert reference.array(name, TINY.steps, 1).shape == (2, 2)
 
 
 def test_images_that_are_not_square(tmp_path: Path):

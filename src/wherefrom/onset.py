@@ -83,8 +83,7 @@ def onset(steps, values) -> Onset:
     starts, next_steps = _starts(place)
     accepted = _ratio(explained, best) <= ratios
     first, last = np.flatnonzero(accepted)[[0, -1]]
-    step, low, high = map(float, (next_steps[explained.argmax()], starts[first], next_steps[last]))
-    return Onset(step, low, high, p)
+    return Onset(float(next_steps[explained.argmax()]), float(starts[first]), float(next_steps[last]), p)
 
 
 def _candidates(number: int) -> np.ndarray:

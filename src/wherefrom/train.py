@@ -178,7 +178,7 @@ def observe(
     record.refuse_non_finite(test[0].value, step)  # before the probe, whose measures need numbers
     rows, arrays = probe(model, images, labels, grids, permutations)
     rows += test
-    if step == config.steps:  # a forward pass a head: once, at the end
+    if step == config.steps and len(images) > 1:  # a forward pass a head: once, at the end
         maps = {layer: arrays["attn_offset_map", layer] for layer in range(config.model.depth)}
         pruning = pruning_rows(model, images, labels, maps, model.grid)
         rows, arrays = rows + pruning[0], arrays | pruning[1]

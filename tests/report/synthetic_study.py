@@ -167,6 +167,25 @@ class _Maker:
             for measure in ("head_divergence_attn", "head_divergence_pressure"):
                 value = None if self.key.num_heads == 1 else self.noisy(divergence)
                 rows.append(Measurement(measure, value, "probe", layer))
+        return rows + self.role_rows(step) + (self.ablation_rows() if step == self.recipe.steps else [])
+
+    def role_rows(self, step: int) -> list[Measurement]:
+        """Head 0 becomes local, where there is space to be learned; all are global before training."""
+        rows = []
+        for layer, head in self.heads():
+            local = 0.5 * self.progress(step) * self.learns_space * (head == 0)
+            for role, score in (("local", local), ("global", 0.9 * (step == 0))):
+                values = {"": score, "_low": score - 0.05, "_high": score + 0.05, "_threshold": 0.1}
+                rows += [Measurement(f"role_{role}{part}", v, "probe", layer, head) for part, v in values.items()]
+        return rows
+
+    def ablation_rows(self) -> list[Measurement]:
+        """Head 0 is needed, the last head idle; with more than two, those between are not sure."""
+        rows = []
+        for layer, head in self.heads():
+            ends = (0.2, 0.4) if head == 0 else (-0.01, 0.005) if head == self.key.num_heads - 1 else (-0.1, 0.3)
+            values = {"": sum(ends) / 2, "_low": ends[0], "_high": ends[1]}
+            rows += [Measurement(f"ablation_loss_change{part}", v, "probe", layer, head) for part, v in values.items()]
         return rows
 
     def alignment_rows(self, step: int, layer: int, head: int, grid: str) -> list[Measurement]:
@@ -251,11 +270,23 @@ class _Maker:
         if self.key.arm == "shuffled" and self.recipe.pos_embed != "none":
             arrays |= {"pos_arrangement": self.random.permutation(self.order)}
             arrays |= {"pos_arrangement_path": self.order} if step else {}
+        arrays |= {("attn_offset_map", layer): self.offset_maps(step) for layer in range(self.recipe.depth)}
+        if step == self.recipe.steps:
+            likeness = 0.3 + 0.7 * np.eye(self.key.num_heads)
+            for layer in range(self.recipe.depth):
+                arrays |= {("attn_similarity", layer): likeness, ("contribution_similarity", layer): likeness}
         if step == 0:
             arrays |= {"example_images": self.example_images()}
         if step == 0 and self.key.arm == "shuffled":
             arrays |= {"patch_order": self.order}
         return arrays
+
+    def offset_maps(self, step: int) -> np.ndarray:
+        """`head dy dx`: even, and head by head more and more local."""
+        near = np.exp(-self.grid.offset_distances)
+        bump = self.progress(step) * self.learns_space * np.arange(self.key.num_heads)[:, None, None]
+        noise = 0.05 * self.random.random((self.key.num_heads, *near.shape))
+        return (1 + bump * near + noise) / self.grid.num_tokens
 
     def example_images(self) -> np.ndarray:
         """Discs on a slope of colour, 4 pixels a patch, permuted as the arm says."""

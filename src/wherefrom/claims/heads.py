@@ -7,7 +7,7 @@ import pandas as pd
 from wherefrom.claims.primary import CONTROL
 from wherefrom.claims.readings import Readings, at_end, at_start
 from wherefrom.claims.summary import summary
-from wherefrom.onset import Onset, onset
+from wherefrom.heads import onsets_by_seed
 from wherefrom.roles import ROLES, roles_of, unspecialised
 
 ATTENTION, GRADIENTS = "head_divergence_attn", "head_divergence_pressure"
@@ -19,22 +19,14 @@ def timing(readings: Readings) -> dict:
 
     `gradients_before_attention`: onset of attention − onset of gradients, over seeds in which a change of both is sure.
     """
-    onsets = {measure: divergence_onsets(readings, measure) for measure in (ATTENTION, GRADIENTS)}
+    rows = {measure: readings.rows(measure, split="probe") for measure in (ATTENTION, GRADIENTS)}
+    onsets = {measure: onsets_by_seed(own) for measure, own in rows.items()}
     steps = {
         name: pd.Series({seed: one.step for seed, one in own.items()}, dtype=float) for name, own in onsets.items()
     }
     lead = (steps[ATTENTION] - steps[GRADIENTS]).dropna()
     shown = {name: {seed: [one.step, one.low, one.high] for seed, one in own.items()} for name, own in onsets.items()}
     return {"onset": shown, "gradients_before_attention": summary(lead)}
-
-
-def divergence_onsets(readings: Readings, measure: str, arm: str = "natural") -> dict[int, Onset]:
-    """`onset` of the mean over layers, by seed."""
-    rows = readings.rows(measure, arm, split="probe")
-    curves = rows.groupby(["seed", "step"])["value"].mean()
-    return {
-        int(str(seed)): onset(own.index.get_level_values("step"), own) for seed, own in curves.groupby(level="seed")
-    }
 
 
 def shares_with_roles(readings: Readings) -> dict | None:
@@ -47,7 +39,7 @@ def shares_with_roles(readings: Readings) -> dict | None:
     if not natural:
         return None
     return {
-        role: {when: summary(own, control[role][when] if control else None) for when, own in both.items()}
+        role: {when: summary(own, control.get(role, {}).get(when)) for when, own in both.items()}
         for role, both in natural.items()
     }
 

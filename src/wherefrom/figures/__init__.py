@@ -7,23 +7,35 @@ Functions of one panel take `ax`, functions of several take an empty `figure`; w
 
 from wherefrom.figures.attention import alignment_by_distance, attention_distance
 from wherefrom.figures.gradients import gradients_by_relation
-from wherefrom.figures.heads import head_sweep
+from wherefrom.figures.heads import (
+    HeadMaps,
+    divergence_over_steps,
+    head_gallery,
+    head_sweep,
+    roles_by_layer,
+)
 from wherefrom.figures.images import example_images, similarity_tiles
 from wherefrom.figures.places import layout
+from wherefrom.figures.pruning import ablation_by_layer, copies_by_layer
 from wherefrom.figures.routes import cut_arms, force_over_steps, ledger_by_layer, ledger_over_steps
 from wherefrom.figures.settings import over_setting, setting_sweep
 from wherefrom.figures.steps import accuracy_over_steps, falloff_over_steps, over_steps
 from wherefrom.figures.unscramble import recovery_over_steps, unscrambled
 
 __all__ = [
+    "HeadMaps",
+    "ablation_by_layer",
     "accuracy_over_steps",
     "alignment_by_distance",
     "attention_distance",
+    "copies_by_layer",
     "cut_arms",
+    "divergence_over_steps",
     "example_images",
     "falloff_over_steps",
     "force_over_steps",
     "gradients_by_relation",
+    "head_gallery",
     "head_sweep",
     "layout",
     "ledger_by_layer",
@@ -31,6 +43,7 @@ __all__ = [
     "over_setting",
     "over_steps",
     "recovery_over_steps",
+    "roles_by_layer",
     "setting_sweep",
     "similarity_tiles",
     "unscrambled",

@@ -2,11 +2,12 @@
 
 from wherefrom.heads.maps import final_maps, jensen_shannon, own_change
 from wherefrom.heads.matching import Matching, matching_as_dict, seed_matching, study_matching
-from wherefrom.heads.onsets import head_onsets
-from wherefrom.heads.pruning import COPY, SMALL, head_table
+from wherefrom.heads.onsets import head_onsets, onsets_by_seed
+from wherefrom.heads.pruning import COPY, NEEDS, SMALL, head_table, need
 
 __all__ = [
     "COPY",
+    "NEEDS",
     "SMALL",
     "Matching",
     "final_maps",
@@ -14,6 +15,8 @@ __all__ = [
     "head_table",
     "jensen_shannon",
     "matching_as_dict",
+    "need",
+    "onsets_by_seed",
     "own_change",
     "seed_matching",
     "study_matching",

@@ -30,10 +30,17 @@ def layers_of(run: RunDirectory) -> list[int]:
 
 
 def own_change(run: RunDirectory, layer: int) -> tuple[list[int], np.ndarray]:
-    """JS(R_h at the step, R_h at the first step) of each head: recorded steps, and `head step` in nats."""
+    """JS(R_h at the step, R_h at the first step) of each head: recorded steps, and `head step` in nats.
+
+    At the first step, where that is 0 by definition, stands the median of JS(R_h at one record, R_h at the next): what
+    it is for a head that only jitters. With 0 in its place every head would seem to change at the second record.
+    """
     steps = run.array_steps(MAP)
     maps = np.stack([as_shares(run.array(MAP, step, layer)) for step in steps], axis=1)
-    return steps, jensen_shannon(maps, maps[:, :1])
+    change = jensen_shannon(maps, maps[:, :1])
+    if len(steps) > 1:
+        change[:, 0] = np.median(jensen_shannon(maps[:, 1:], maps[:, :-1]), axis=1)
+    return steps, change
 
 
 def final_maps(runs: Iterable[RunDirectory], layer: int, first: bool = False) -> list[np.ndarray]:

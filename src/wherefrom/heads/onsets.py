@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from wherefrom.heads.maps import layers_of, own_change
-from wherefrom.onset import onset
+from wherefrom.onset import Onset, onset
 from wherefrom.roles import roles_of
 from wherefrom.store import RunDirectory
 
@@ -26,13 +26,24 @@ def head_onsets(run: RunDirectory) -> pd.DataFrame:
 
     Returns:
         A row a head and curve: layer, head, curve (`own_change` in nats, or the name of a role), step, low, high (NaN
-        where no change is sure), p, and change: last value − first value.
+        where no change is sure), p, and change: the last value, less the first.
     """
     rows = [
         {"layer": layer, "head": head, "curve": curve, **asdict(onset(steps, values)), "change": values[-1] - values[0]}
         for layer, head, curve, steps, values in (*_maps(run), *_scores(run))
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def onsets_by_seed(rows: pd.DataFrame) -> dict[int, Onset]:
+    """`onset` of each seed's curve: its values at a step averaged first, as over layers.
+
+    Args:
+        rows: of one measure in one arm, with `seed, step, value`.
+    """
+    curves = rows.groupby(["seed", "step"])["value"].mean().unstack("step")
+    steps, values = curves.columns.to_numpy(dtype=float), curves.to_numpy(dtype=float)
+    return {int(seed): onset(steps, own) for seed, own in zip(curves.index.to_numpy(), values, strict=True)}
 
 
 def _maps(run: RunDirectory) -> Iterator[tuple]:

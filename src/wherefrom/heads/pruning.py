@@ -11,11 +11,13 @@ from wherefrom.store import RunDirectory
 SMALL = 0.01
 """Loss change in nats below which a head is called idle: without it the right class is 1 % less likely."""
 
+NEEDS = ("needed", "not sure", "idle")
+
 COPY = 0.9
 """Likeness of contributions from which on two heads are called copies."""
 
 COLUMNS = (
-    "layer", "head", "roles", "top_role", "score", "loss_change", "low", "high", "idle",
+    "layer", "head", "roles", "top_role", "score", "loss_change", "low", "high", "need",
     "closest", "contribution_similarity", "attn_similarity", "copy",
 )  # fmt: skip
 _LOSS = {"": "loss_change", "_low": "low", "_high": "high"}
@@ -24,20 +26,18 @@ _LOSS = {"": "loss_change", "_low": "low", "_high": "high"}
 def head_table(run: RunDirectory) -> pd.DataFrame:
     """A row a head at the last step: what it does, what is lost without it, and the head most like it.
 
-    idle = the 95 % interval over images of the loss change (`ablation_loss_change`: the head's output replaced by its
-    mean over images) includes 0, or lies below `SMALL`. An interval that includes 0 and is wide says only that these
-    images cannot tell; look at `high`. Heads are taken out one at a time: of two copies each may be idle, and one is
-    needed.
+    Heads are taken out one at a time: of two copies each may be idle, and one is needed.
 
     Args:
         run: a finished run, as `open_run` gives it.
 
     Returns:
         layer, head; roles (names, or `unspecialised`; None where roles were not recorded); top_role and score (of the
-        role most above its threshold); loss_change, low, high in nats; idle; closest (head of the same layer whose
-        contribution is most like this one's), contribution_similarity (linear CKA, 0 … 1) and attn_similarity
-        (correlation of offset maps) with it; copy: contribution_similarity ≥ `COPY`. What was not recorded is NaN or
-        None.
+        role most above its threshold); loss_change (`ablation_loss_change`: the head's output replaced by its mean over
+        images), low, high (95 % interval over images) in nats; need: what `need` says of that interval; closest (head
+        of the same layer whose contribution is most like this one's), contribution_similarity (linear CKA, 0 … 1) and
+        attn_similarity (correlation of offset maps) with it; copy: contribution_similarity ≥ `COPY`. What was not
+        recorded is NaN or None.
 
     Raises:
         ValueError: if no head was ablated: the run has not finished, or was recorded without.
@@ -49,14 +49,20 @@ def head_table(run: RunDirectory) -> pd.DataFrame:
         )
     losses = losses.assign(name=losses["measure"].str.removeprefix("ablation_loss_change").map(_LOSS))
     table = losses.pivot(index=["layer", "head"], columns="name", values="value").reset_index()
-    table["idle"] = (table["low"] <= 0) & (table["high"] >= 0) | (table["high"] <= SMALL)
+    table["need"] = need(table["low"], table["high"])
     step = int(losses["step"].iloc[0])
     table = table.merge(_closest(run, step, table), on=["layer", "head"], how="left")
     table["copy"] = table["contribution_similarity"] >= COPY
     table = table.merge(_roles(run, step), on=["layer", "head"], how="left")
-    roles = [None if pd.isna(roles) else roles for roles in table["roles"]]
-    table["roles"] = pd.Series(roles, index=table.index, dtype=object)
-    return table.reindex(columns=COLUMNS).rename_axis(columns=None)
+    roles = pd.Series([name if isinstance(name, str) else None for name in table["roles"]], dtype=object)
+    return table.assign(roles=roles).reindex(columns=COLUMNS).rename_axis(columns=None)
+
+
+def need(low: pd.Series, high: pd.Series) -> pd.Series:
+    """`idle` where the 95 % interval of the loss change ends at or below `SMALL`; else `not sure` where it includes 0,
+    so that these images cannot tell; else `needed`."""
+    words = np.select([high <= SMALL, low <= 0, low > 0], ["idle", "not sure", "needed"], "unknown")
+    return pd.Series(words, low.index)
 
 
 def _closest(run: RunDirectory, step: int, heads: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,18 @@ from pathlib import Path
 import jinja2
 
 from wherefrom import __version__
-from wherefrom.report import attention, gradients, methods, position, routes, settings, training, unscrambling, verdicts
+from wherefrom.report import (
+    attention,
+    gradients,
+    heads,
+    methods,
+    position,
+    routes,
+    settings,
+    training,
+    unscrambling,
+    verdicts,
+)
 from wherefrom.report.material import Material
 from wherefrom.store import StudyDirectory
 from wherefrom.store.files import write_bytes
@@ -23,6 +34,10 @@ SECTIONS = (
     attention.distance,
     gradients.relations,
     attention.alignment,
+    heads.gallery,
+    heads.divergence,
+    heads.roles,
+    heads.pruning,
     attention.heads,
     training.curves,
 )

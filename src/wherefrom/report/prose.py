@@ -110,6 +110,45 @@ PROSE = {
         """The lines are flat. Their height says nothing about space, only whether queries and keys agree at
         all.""",
     ),
+    "head-maps": Prose(
+        "Where does each head look?",
+        """Each small map is one head at one step: the middle is the patch that looks, and a cell beside it is the patch
+        that lies so, whichever patch looks. Red: more attention than if the head looked everywhere alike; blue: less.
+        A red middle is a head that looks at the patch itself, a red spot around it a local head, a red bar a head that
+        follows rows or columns. Follow a head from left to right: it starts as noise.""",
+        """The maps stay white or speckled, and no head has a role below it. Read the scale of the colours first: pale
+        maps with a scale close to × 1 are heads that look nearly everywhere alike, whatever their pattern.""",
+    ),
+    "divergence": Prose(
+        "Do heads come apart, and do their gradients come apart first?",
+        """Left: how unlike the heads of one layer are in where they look. Right: how unlike the gradients are that they
+        get, that is, what the loss asks of each. What noise alone would give is subtracted. If heads specialise, the
+        left line of the natural arm rises above that of the scrambled one; if it is their own gradients that drive them
+        apart, the right one rises too, and no later. A triangle marks the step at which a run’s line leaves its first
+        level, its bar the 95 % interval; a run without one has no change that is sure.""",
+        """Both lines stay at 0 and no triangles are drawn. Noise around 0 on the right says that the heads of a layer
+        are asked for the same.""",
+    ),
+    "roles": Prose(
+        "Which roles do heads take on?",
+        """Each role is a score with a threshold that chance does not pass: local (looks at its neighbours), self,
+        horizontal and vertical (its row, its column), offset (one displaced place), global (everywhere alike), contour
+        (strong edges), texture (patches of like detail), prefix (class and register tokens). Compare the panels: a role
+        that training on natural images makes is rare before training and in the scrambled arm.""",
+        """The panels look alike. Global heads before training are no finding: a head that has learned nothing looks
+        everywhere alike. Self, contour, texture and prefix may be true of scrambled images too, which have patches but
+        no places.""",
+    ),
+    "pruning": Prose(
+        "Which heads could go?",
+        """Left: how much the loss rises when the output of one head is replaced by its mean over images, so that it can
+        no longer tell one image from another. Dots high above 0 are heads the model needs; those on the line do nothing
+        that can be seen on these images. Right: any two heads of a layer; far up are heads that write the same into
+        the tokens, far to the right heads that look at the same places. Above the dashed line one could stand in for
+        the other.""",
+        """Without structure all dots lie on 0: a model that has learned nothing misses none of its heads. Below 0 it is
+        better off without the head.""",
+    ),
     "heads": Prose(
         "How many heads?",
         """Models of equal width and equal number of parameters, cut into more or fewer heads. Left: test accuracy.
