@@ -356,9 +356,9 @@ def test_values_that_are_added_to_a_study_are_all_that_is_trained(tmp_path: Path
         "natural-heads2-seed0", "natural-heads1-seed0", "natural-heads16-seed0", "natural-heads2-depth=1-seed0"
     }  # fmt: skip
     begun: list[str] = []
-    submit = workers.Workers.submit
+    submit = local.Workers.submit
     monkeypatch.setattr(
-        workers.Workers, "submit", lambda self, config, out: begun.append(out.name) or submit(self, config, out)
+        local.Workers, "submit", lambda self, config, out: begun.append(out.name) or submit(self, config, out)
     )
     more = {"depth": (1, 2, 3), "pos_embed": ("learned", "rope")}
     result = run_study(replace(small, vary=more), tmp_path, jobs=2)

@@ -149,22 +149,6 @@ def test_alignment_has_a_panel_a_layer_with_the_first_step_dotted():
     assert list(last.get_ydata()) == [1, 0, -1]
 
 
-def test_head_sweep_joins_seeds_and_skips_the_divergence_of_one_head():
-    rows = []
-    for heads in (1, 2, 8):
-        for seed in (0, 1):
-            run = {"num_heads": heads, "seed": seed, "step": 10}
-            rows.append({**run, "measure": "accuracy", "split": "test", "value": 0.5 + heads / 100 + seed / 10})
-            divergence = None if heads == 1 else heads / 10
-            rows.append({**run, "measure": "head_divergence_attn", "split": "probe", "layer": 0, "value": divergence})
-    accuracy, attn, pressure = figures.head_sweep(table(*rows))
-    seeds = [list(line.get_ydata()) for line in accuracy.get_lines()[:2]]
-    np.testing.assert_allclose(seeds, [[0.51, 0.52, 0.58], [0.61, 0.62, 0.68]])
-    assert [label.get_text() for label in accuracy.get_xticklabels()] == ["1", "2", "8"]
-    assert [label.get_text() for label in attn.get_xticklabels()] == ["2", "8"]
-    assert "one head" in pressure.texts[0].get_text(), "nothing recorded, nothing drawn"
-
-
 @pytest.mark.parametrize("order", [None, [5, 3, 1, 0, 2, 4]])
 def test_tiles_show_every_pair_at_its_place(order):
     grid = PatchGrid(2, 3) if order is None else PatchGrid(2, 3).reordered(order)
@@ -216,7 +200,6 @@ def test_the_table_of_a_single_run_is_enough():
         (lambda: figures.falloff_over_steps(table({"measure": "loss", "value": 1.0})), "'similarity_falloff'"),
         (lambda: figures.gradients_by_relation(table(), relations=["near"]), "unknown relation 'near'"),
         (lambda: figures.alignment_by_distance(table({"measure": "qk_alignment", "value": 1.0})), "by relation only"),
-        (lambda: figures.head_sweep(pd.DataFrame({"measure": []})), "a column num_heads"),
         (lambda: figures.similarity_tiles(np.zeros((3, 3)), PatchGrid(2, 2)), r"shape \(4, 4\)"),
         (lambda: figures.layout(np.zeros((3, 2)), PatchGrid(2, 2)), r"found \(3, 2\)"),
         (lambda: figures.example_images(np.zeros((4, 4, 3), np.uint8)), "expected images of shape"),

@@ -12,6 +12,7 @@ from wherefrom.config import RunKey, StudyConfig
 from wherefrom.report import write_report
 from wherefrom.report.gradients import weighted_gap
 from wherefrom.report.numbers import Line, number_table
+from wherefrom.report.page import SECTIONS
 from wherefrom.report.prose import PROSE
 from wherefrom.store import StudyDirectory
 
@@ -141,9 +142,12 @@ def test_odd_characters_stay_text(tmp_path):
         ({"arms": ("shuffled",), "pos_embed": "none"}, ["No position embedding was recorded", "No advantage"]),
         ({"arms": ("natural",), "num_heads": 1, "depth": 1, "width": 1}, ["Grid of 4 × 1", "1 layer of 1 head."]),
         ({"arms": ("natural",), "depth": 12, "height": 2, "seeds": 1}, ["Grid of 2 × 4", "the same in layer 11"]),
-        ({"arms": ("scrambled",), "height": 2, "width": 2}, ["no natural run has finished", "Similarity falloff"]),
+        (
+            {"arms": ("scrambled",), "height": 2, "width": 2},
+            ["no sweep over head counts", "Similarity falloff"],
+        ),
         ({"arms": ("natural",), "steps": 1, "probe_every": 0, "gradient_every": 1}, ["Advantage", "No attention"]),
-        ({"arms": ("natural",), "gradient_every": 60, "seeds": 3}, ["all finished natural runs have 4 heads"]),
+        ({"arms": ("natural",), "gradient_every": 60, "seeds": 3}, ["all runs have 4 heads"]),
     ],
 )
 def test_every_shape_of_study_has_a_page(tmp_path, changes, said):
@@ -205,7 +209,7 @@ def test_a_study_of_which_nothing_has_finished_has_a_page(tmp_path):
     study = StudyDirectory(tmp_path / "study")
     study.write_settings({"data": "photos"}, 4, [RunKey("natural", 4, 0)])
     page = Page(write_report(study.path).read_text(encoding="utf-8"))
-    assert page.text.count("No run of this study has finished yet") == len(PROSE)
+    assert page.text.count("No run of this study has finished yet") == len(SECTIONS)
     assert "No run has started yet" in page.text
 
 
@@ -228,6 +232,7 @@ def test_the_command_names_the_runs_and_what_is_not_the_default(page_text):
     assert command.startswith(f"wherefrom study {runs}")
     assert {"--steps 40", "--model.width 48", "--model.depth 2"} <= set(re.findall(r"--\S+ \S+", command))
     assert "batch-size" not in command
+    assert "--no-ledger" in command  # none of its runs kept one
 
 
 def test_the_number_of_the_gradient_is_weighted_by_the_learning_rate():

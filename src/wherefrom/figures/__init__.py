@@ -11,7 +11,6 @@ from wherefrom.figures.heads import (
     HeadMaps,
     divergence_over_steps,
     head_gallery,
-    head_sweep,
     roles_by_layer,
 )
 from wherefrom.figures.images import example_images, similarity_tiles
@@ -36,7 +35,6 @@ __all__ = [
     "force_over_steps",
     "gradients_by_relation",
     "head_gallery",
-    "head_sweep",
     "layout",
     "ledger_by_layer",
     "ledger_over_steps",

@@ -1,4 +1,4 @@
-"""Sections on attention: distance of each head, alignment of queries and keys, head counts."""
+"""Sections on attention: distance of each head, alignment of queries and keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wherefrom.figures.style import legend_above, panels
 from wherefrom.report.material import ARMS, Material, by_arm, first_step, last_step
 from wherefrom.report.numbers import Line, NumberTable, number_table
 from wherefrom.report.section import Section, picture
-from wherefrom.report.words import count, listed, number
+from wherefrom.report.words import listed, number
 
 
 def distance(material: Material) -> Section:
@@ -78,38 +78,3 @@ def _alignment_numbers(table: pd.DataFrame) -> NumberTable:
     layers = [] if last["layer"].nunique() < 2 else last.groupby("layer")
     lines += [Line(f"the same in layer {layer}", "cosine", by_arm(own)) for layer, own in layers]
     return number_table(lines, "Mean over layers and heads where no layer is named.")
-
-
-def heads(material: Material) -> Section:
-    """Head counts against each other."""
-    table = material.table(["accuracy", *_DIVERGENCES])
-    table = table[(table["arm"] == "natural") & (table["split"] != "train") & table["value"].notna()]
-    accuracy = table[(table["measure"] == "accuracy") & (table["split"] == "test")]
-    counts = sorted(int(heads) for heads in accuracy["num_heads"].unique())
-    if len(counts) < 2:
-        have = f"all finished natural runs have {count(counts[0], 'head')}" if counts else "no natural run has finished"
-        missing = f"There is no sweep over head counts to show: {have}."
-        return Section("heads", missing=material.nothing_finished or missing)
-    figure = Figure()
-    figures.head_sweep(table, figure)
-    caption = "Test accuracy, divergence of attention and divergence of gradients at the last step, by head count."
-    alt = "Three charts over the number of heads, with a thin line for each seed and means with intervals."
-    return Section("heads", (picture(figure, "heads", caption, alt),), _sweep_numbers(accuracy, table))
-
-
-_DIVERGENCES = {
-    "head_divergence_attn": ("Divergence of the heads' attention", "nats"),
-    "head_divergence_pressure": ("Divergence of the heads' gradients", "1 − correlation"),
-}
-
-
-def _sweep_numbers(accuracy: pd.DataFrame, table: pd.DataFrame) -> NumberTable:
-    lines = [Line("Test accuracy", "share", _by_count(accuracy))]
-    for measure, (name, unit) in _DIVERGENCES.items():
-        lines.append(Line(name, unit, _by_count(table[table["measure"] == measure])))
-    return number_table(lines)
-
-
-def _by_count(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    last = last_step(rows)
-    return {count(int(heads), "head"): last[last["num_heads"] == heads] for heads in sorted(last["num_heads"].unique())}

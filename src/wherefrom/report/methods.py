@@ -95,7 +95,16 @@ def command(material: Material) -> list[str]:
     given = [*_shared(material), ("model.num_heads", str(heads))]
     others = {name: value for name, value in given if name != "data" and defaults.get(name, value) != value}
     options |= {name.replace("_", "-"): shlex.quote(value) for name, value in others.items()}
-    return ["wherefrom study", *(f"--{name} {value}" for name, value in options.items()), *_series(keys)]
+    typed = [f"--{name} {value}" for name, value in options.items()]
+    return ["wherefrom study", *typed, *_series(keys), *_without_ledger(material)]
+
+
+def _without_ledger(material: Material) -> list[str]:
+    """`--no-ledger` where the natural arm kept none, though its position embedding was learned."""
+    natural = [run for key, run in material.finished.items() if (key.arm, key.setting) == ("natural", "")]
+    configs = [run.config for run in natural if run.config.get("model", {}).get("pos_embed", "") == "learned"]
+    kept = any(config.get("record", {}).get("ledger_every") for config in configs)
+    return ["--no-ledger"] if configs and not kept else []
 
 
 def _series(keys: list[RunKey]) -> list[str]:

@@ -38,7 +38,7 @@ SECTIONS = (
     heads.divergence,
     heads.roles,
     heads.pruning,
-    attention.heads,
+    settings.head_counts,
     training.curves,
 )
 

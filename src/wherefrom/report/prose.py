@@ -149,14 +149,6 @@ PROSE = {
         """Without structure all dots lie on 0: a model that has learned nothing misses none of its heads. Below 0 it is
         better off without the head.""",
     ),
-    "heads": Prose(
-        "How many heads?",
-        """Models of equal width and equal number of parameters, cut into more or fewer heads. Left: test accuracy.
-        Middle: how much the heads of a layer differ in where they look. Right: how much the gradients they get
-        differ. A thin line joins the runs of one seed; bars are 95 % intervals over seeds.""",
-        """If the number of heads did not matter, the thin lines would be flat and cross at random. Two heads that
-        are copies of each other diverge by 0; a single head has no divergence.""",
-    ),
     "training": Prose(
         "Did the models learn their task?",
         """Loss and accuracy on held-out images: a thin line is one seed, a thick one the mean. Read the other

@@ -19,7 +19,8 @@ from wherefrom.statistics import paired_t
 ENOUGH_SEEDS = 5
 """Below so many seeds a sentence is called preliminary."""
 
-NAMES = {"num_heads": "the number of heads"}
+HEADS = "num_heads"
+NAMES = {HEADS: "the number of heads"}
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,16 @@ class SettingSection(Section):
 
 
 def sections(material: Material) -> list[Section]:
-    """One section a setting that was varied; head counts have a section of their own elsewhere."""
-    return [section(material, name) for name in material.study.varied() if name != "num_heads"]
+    """One section for each further setting that was varied."""
+    return [section(material, name) for name in material.study.varied() if name != HEADS]
+
+
+def head_counts(material: Material) -> Section:
+    """The section of the head sweep; a sentence where there is none."""
+    if HEADS in material.study.varied():
+        return section(material, HEADS)
+    missing = f"There is no sweep over head counts to show: all runs have {count(material.num_heads, 'head')}."
+    return SettingSection(f"setting-{HEADS}", missing=material.nothing_finished or missing, setting=HEADS)
 
 
 def section(material: Material, name: str) -> Section:

@@ -121,6 +121,10 @@ def array_row(step: int, key, array) -> tuple:
     return *plain((step, layer)), name, array.dtype.str, json.dumps(array.shape), array.tobytes()
 
 
+ABSENT = pd.Series(["text", None]).iloc[1]
+"""What pandas itself makes of None beside text: None up to version 2, then NaN."""
+
+
 def table(rows: list[tuple]) -> pd.DataFrame:
     """Rows of `measurements` with a type a column. A text that is in many rows is kept once: a study has millions."""
     columns = zip(*rows, strict=True) if rows else [()] * len(ROW)
@@ -129,8 +133,8 @@ def table(rows: list[tuple]) -> pd.DataFrame:
 
 def _column(kind: str, values: tuple):
     if "TEXT" in kind:
-        absent = math.nan if any(values) else None  # as pandas and parquet have it
-        return pd.Series([absent if value is None else sys.intern(value) for value in values], dtype="object")
+        absent = ABSENT if any(values) else None
+        return pd.Series([sys.intern(value) if value else absent for value in values], dtype="object")
     if kind == "INTEGER":  # may be absent
         numbers, absent = [value or 0 for value in values], [value is None for value in values]
         return pd.arrays.IntegerArray(np.array(numbers, dtype="int64"), np.array(absent, dtype=bool))
