@@ -131,10 +131,17 @@ class PatchGrid:
         Raises:
             ValueError: for a name that is no relation.
         """
-        names = UNIONS.get(relation, (relation,))
-        if not set(names) <= set(RELATIONS):
+        if relation not in self._relation_masks:
             raise ValueError(f"unknown relation {relation!r}; known: {', '.join((*RELATIONS, *UNIONS))}")
-        return np.isin(self.offset_relations, [RELATIONS.index(name) for name in names])
+        return self._relation_masks[relation].copy()
+
+    @cached_property
+    def _relation_masks(self) -> dict[str, np.ndarray]:
+        members = {name: (name,) for name in RELATIONS} | UNIONS
+        return {
+            union: np.isin(self.offset_relations, [RELATIONS.index(name) for name in names])
+            for union, names in members.items()
+        }
 
     def relation_pairs(self, relation: str) -> np.ndarray:
         """Which pairs of patches belong to `relation`, `query key`, booleans."""

@@ -6,11 +6,15 @@ processes, and their size grows with the number of tokens, not with its square.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from wherefrom.geometry import RELATIONS, UNIONS, PatchGrid
+
+FEW = 16
+"""With fewer maps than these it does not pay to turn pairs into rows."""
 
 
 def offset_sums(pairs: Float[Tensor, "*lead query key"], grid: PatchGrid) -> Float[Tensor, "*lead dy dx"]:
@@ -28,8 +32,11 @@ def offset_sums_of_rows(
 ) -> Float[Tensor, "*lead dy dx"]:
     """`offset_sums` where `pairs` holds only these queries; sums of all ranges of queries add up to the whole."""
     index = torch.as_tensor(grid.offset_index[queries], device=pairs.device).flatten()
-    lead = pairs.shape[:-2]
-    by_pair = pairs.reshape(-1, index.numel()).T.contiguous()  # whole rows are added, which is several times faster
+    lead, rows = pairs.shape[:-2], pairs.flatten(-2)
+    if lead.numel() < FEW:
+        sums = pairs.new_zeros((*lead, grid.num_offsets)).index_add_(-1, index, rows)
+        return sums.unflatten(-1, (2 * grid.height - 1, 2 * grid.width - 1))
+    by_pair = rows.reshape(-1, index.numel()).T.contiguous()  # whole rows are added, which is several times faster
     sums = pairs.new_zeros((grid.num_offsets, by_pair.shape[1])).index_add_(0, index, by_pair)
     return sums.T.reshape(*lead, 2 * grid.height - 1, 2 * grid.width - 1)
 
@@ -47,7 +54,8 @@ def by_relation(
     sums: Float[Tensor, "*lead dy dx"], counts: Float[Tensor, "*#lead dy dx"], grid: PatchGrid
 ) -> dict[str, Float[Tensor, "*lead"]]:
     """Σ sums / Σ counts over the offsets of each relation and each union of relations; NaN for an empty one."""
-    return {name: _mean_over(grid.relation_offsets(name), sums, counts) for name in (*RELATIONS, *UNIONS)}
+    names = (*RELATIONS, *UNIONS)
+    return dict(zip(names, _means([grid.relation_offsets(name) for name in names], sums, counts), strict=True))
 
 
 def by_distance(
@@ -55,9 +63,11 @@ def by_distance(
 ) -> dict[int, Float[Tensor, "*lead"]]:
     """Σ sums / Σ counts over the offsets of each distance, rounded to whole patches."""
     distances = range(int(grid.offset_bins.max()) + 1)
-    return {distance: _mean_over(grid.offset_bins == distance, sums, counts) for distance in distances}
+    means = _means([grid.offset_bins == distance for distance in distances], sums, counts)
+    return dict(zip(distances, means, strict=True))
 
 
-def _mean_over(chosen, sums: Tensor, counts: Tensor) -> Tensor:
-    mask = torch.as_tensor(chosen, device=sums.device)
-    return (sums[..., mask].sum(-1) / counts[..., mask].sum(-1)).expand(sums.shape[:-2])
+def _means(classes: list[np.ndarray], sums: Tensor, counts: Tensor) -> tuple[Tensor, ...]:
+    """Σ sums / Σ counts over the offsets of each class; all of them in one product."""
+    masks = torch.as_tensor(np.stack(classes)).flatten(1).to(sums).T
+    return (sums.flatten(-2) @ masks / (counts.to(sums).flatten(-2) @ masks)).unbind(-1)

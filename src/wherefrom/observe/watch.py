@@ -72,7 +72,7 @@ def watch(
     *,
     out: str | Path,
     probe: tuple[Tensor, Tensor] | None = None,
-    every: int = 50,
+    every: int = 100,
     loss_scale: Callable[[], float] = lambda: 1.0,
 ) -> Iterator[Watch]:
     """Record where the model's sense of space comes from while it trains in the scope; the training is not changed.
