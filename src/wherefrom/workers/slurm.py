@@ -12,7 +12,7 @@ from typing import Any
 import submitit
 from submitit.helpers import Checkpointable, DelayedSubmission
 
-from wherefrom.store import read_json, write_json
+from wherefrom.store import RunDirectory, read_json, write_json
 from wherefrom.workers.remote import Task
 from wherefrom.workers.task import train_run_elsewhere
 
@@ -101,6 +101,8 @@ class Slurm:
         if CLUSTER != "slurm" or not self._note(out).is_file():
             return None
         job = submitit.SlurmJob(self.folder, read_json(self._note(out))["job"])
+        if job.paths.result_pickle.exists():  # it may have ended a moment ago
+            return job if RunDirectory(out).is_finished() else None
         return None if job.done(force_check=True) or job.state == "UNKNOWN" else job
 
     def _epitaph(self, job: Any) -> dict:
