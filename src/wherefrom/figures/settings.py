@@ -84,7 +84,8 @@ def setting_sweep(table: pd.DataFrame, figure: Figure | None = None) -> np.ndarr
     Raises:
         ValueError: for a table of another kind, or without any outcome.
     """
-    found = set(final_values(table)["measure"])
+    values = final_values(table)
+    found = set(values["measure"])
     if not found:
         raise ValueError("expected runs that have recorded an outcome, such as accuracy; found none of them")
     drawn = [measure for measure in OUTCOMES if measure in found]
@@ -92,7 +93,7 @@ def setting_sweep(table: pd.DataFrame, figure: Figure | None = None) -> np.ndarr
     rows = -(-len(drawn) // columns)
     axes = panels(rows, columns, 2.7, figure).ravel()
     for ax, measure in zip(axes, drawn, strict=False):
-        over_setting(table, measure, ax)
+        _panel(ax, values, measure, _setting_of(table))
     for ax in axes[len(drawn) :]:
         ax.remove()
     return axes[: len(drawn)]
@@ -114,7 +115,17 @@ def over_setting(table: pd.DataFrame, measure: str, ax: Axes | None = None) -> A
     """
     if measure not in OUTCOMES:
         raise ValueError(f"unknown outcome {measure!r}; known: {', '.join(OUTCOMES)}")
-    values, ax = final_values(table), one_panel(ax)
+    ax = one_panel(ax)
+    _panel(ax, final_values(table), measure, _setting_of(table))
+    return ax
+
+
+def _setting_of(table: pd.DataFrame) -> str:
+    return str(table["setting"].iloc[0]) if len(table) else ""
+
+
+def _panel(ax: Axes, values: pd.DataFrame, measure: str, setting: str) -> None:
+    """One outcome of `final_values`."""
     places = _places(list(dict.fromkeys(values["setting_value"])))
     rows = values[values["measure"] == measure].assign(place=lambda rows: rows["setting_value"].map(places))
     if rows.empty:
@@ -139,9 +150,7 @@ def over_setting(table: pd.DataFrame, measure: str, ax: Axes | None = None) -> A
     _axis_of(ax, places)
     if measure == "roles":  # a number of things begins at 0, also where none were found
         ax.set_ylim(0, max(1, 1.05 * rows["value"].max()))
-    name = str(table["setting"].iloc[0]) if len(table) else ""
-    ax.set(title=OUTCOMES[measure].title, xlabel=name, ylabel=OUTCOMES[measure].unit)
-    return ax
+    ax.set(title=OUTCOMES[measure].title, xlabel=setting, ylabel=OUTCOMES[measure].unit)
 
 
 def _is_word(places: dict) -> bool:

@@ -75,8 +75,9 @@ def layer_sums(
 
     def note(tile: AttentionTile) -> None:
         for name, value in example_sums(tile, grid, contents).items():
-            empty = value.new_zeros(record.num_examples, *value.shape[1:])
-            examples.setdefault(name, empty)[tile.examples] += value
+            if name not in examples:
+                examples[name] = value.new_zeros(record.num_examples, *value.shape[1:])
+            examples[name][tile.examples] += value
 
     for queries in record.query_ranges():
         for half in range(min(2, record.num_examples)):
