@@ -54,5 +54,5 @@ def runs_of_arm(finished: dict[RunKey, RunDirectory], arm: str, num_heads: int) 
     return {
         key.seed: run
         for key, run in finished.items()
-        if key.arm == arm and key.num_heads == num_heads and not getattr(key, "setting", "")
+        if key.arm == arm and key.num_heads == num_heads and not key.setting
     }
