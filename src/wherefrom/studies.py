@@ -14,7 +14,7 @@ import pandas as pd
 from wherefrom.claims import Verdict, judge
 from wherefrom.config import RunKey, StudyConfig, TrainConfig, to_dict
 from wherefrom.heads import matching_as_dict, study_matching
-from wherefrom.report import write_report
+from wherefrom.report import Material, write_page, write_report
 from wherefrom.store import StudyDirectory, claim
 from wherefrom.store.files import config_differences
 from wherefrom.watcher import Snapshot, Watcher
@@ -108,9 +108,10 @@ def conclude(study: StudyDirectory) -> list[Verdict]:
     grid = next((run.grid for key, run in study.finished_runs().items() if not key.setting), None)
     num_tokens = None if grid is None else grid.num_tokens
     beside = {"C4": {"seed_matching": matching_as_dict(study_matching(study))}}
-    verdicts = judge(study.measurements(), num_heads=study.num_heads, num_tokens=num_tokens, beside=beside)
+    table = study.measurements()
+    verdicts = judge(table, num_heads=study.num_heads, num_tokens=num_tokens, beside=beside)
     study.write_verdicts([verdict.to_dict() for verdict in verdicts])
-    write_report(study.path)
+    write_page(Material(study, table), study.report_path)
     return verdicts
 
 

@@ -84,14 +84,18 @@ def matching_as_dict(found: dict[str, dict[int, dict[str, Matching]]]) -> dict:
     }
 
 
-def _pairs(unlike: np.ndarray, groups: np.ndarray) -> list[np.ndarray]:
-    return [unlike[np.ix_(a, b)] for a, b in combinations(groups, 2)]
+def _pairs(unlike: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """`pair head head'`: the heads of each two groups against each other."""
+    first, second = (groups[list(side)] for side in zip(*combinations(range(len(groups)), 2), strict=True))
+    return unlike[first[:, :, None], second[:, None, :]]
 
 
 def _matched(unlike: np.ndarray, groups: np.ndarray) -> float:
-    return float(np.mean([own[linear_sum_assignment(own)].mean() for own in _pairs(unlike, groups)]))
+    pairs = _pairs(unlike, groups)
+    columns = np.array([linear_sum_assignment(own)[1] for own in pairs])
+    return float(np.take_along_axis(pairs, columns[:, :, None], axis=2).mean())
 
 
 def _mean(unlike: np.ndarray, groups: np.ndarray) -> float:
     """Expected value over all assignments: each is as likely to join any two heads."""
-    return float(np.mean([own.mean() for own in _pairs(unlike, groups)]))
+    return float(_pairs(unlike, groups).mean())

@@ -1,5 +1,6 @@
 """One self-contained HTML page about a study. Reads run directories, never torch."""
 
-from wherefrom.report.page import write_report
+from wherefrom.report.material import Material
+from wherefrom.report.page import write_page, write_report
 
-__all__ = ["write_report"]
+__all__ = ["Material", "write_page", "write_report"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 
 import pandas as pd
@@ -16,10 +17,16 @@ ARMS = ("natural", "shuffled", "scrambled")
 
 
 class Material:
-    """A study as the sections of the page ask for it; nothing that is missing raises."""
+    """A study as the sections of the page ask for it; nothing that is missing raises.
 
-    def __init__(self, study: StudyDirectory):
+    Args:
+        study: the study.
+        table: `study.measurements()`, where it was read already.
+    """
+
+    def __init__(self, study: StudyDirectory, table: pd.DataFrame | None = None):
         self.study = study
+        self._given = table
         self.settings = study.settings
         self.num_heads = self.settings["num_heads"]
 
@@ -27,12 +34,26 @@ class Material:
     def finished(self) -> dict[RunKey, RunDirectory]:
         return self.study.finished_runs()
 
-    def table(self, measure, **where) -> pd.DataFrame:
-        """Rows of measures in finished runs of arms and head sweep; with its columns also where there is none."""
-        table = without_series(self.study.measurements(measure, **where))
-        return (
-            table if len(table.columns) else pd.DataFrame(columns=["run", "arm", "num_heads", "seed", "step", *COLUMNS])
-        )
+    @cached_property
+    def _by_measure(self) -> dict[str, pd.DataFrame]:
+        """All rows, read once and sorted once: each section asks for few of some eighty measures."""
+        table = self.study.measurements() if self._given is None else self._given
+        return {str(measure): rows for measure, rows in table.groupby("measure", sort=False)} if len(table) else {}
+
+    def rows(self, measure: str | Iterable[str], **where) -> pd.DataFrame:
+        """Rows of measures in all finished runs that have these values; with its columns also where there is none."""
+        names = [measure] if isinstance(measure, str) else measure
+        parts = [self._by_measure[name] for name in names if name in self._by_measure]
+        if not parts:
+            return pd.DataFrame(columns=["run", "arm", "num_heads", "seed", "setting", "step", *COLUMNS])
+        table = pd.concat(parts).sort_index()
+        for column, value in where.items():
+            table = table[table[column] == value]
+        return table.reset_index(drop=True)
+
+    def table(self, measure: str | Iterable[str], **where) -> pd.DataFrame:
+        """The same, of the runs of arms and head sweep."""
+        return without_series(self.rows(measure, **where))
 
     def arms(self, measure, **where) -> pd.DataFrame:
         """The same, of the runs of `ARMS` with the arms' head count."""

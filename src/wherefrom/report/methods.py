@@ -30,8 +30,8 @@ class RunRow:
 
 def run_rows(material: Material) -> list[RunRow]:
     """All runs that the study asks for, finished or not."""
-    scores = _final(material.study.measurements("accuracy", split="test"))
-    falloffs = _final(material.study.measurements("similarity_falloff", grid="model"))
+    scores = _final(material.rows("accuracy", split="test"))
+    falloffs = _final(material.rows("similarity_falloff", grid="model"))
     return [
         RunRow(
             key.name, key.arm, key.num_heads, key.seed, _status(material.study.run(key)),

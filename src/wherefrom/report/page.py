@@ -60,15 +60,18 @@ def write_report(study_path: str | Path, out: str | Path | None = None) -> Path:
     path = Path(out) if out is not None else study.report_path
     if path.is_dir():
         raise ValueError(f"expected a file name for the report; found the folder {path}; add a name, as report.html")
-    page = render(study)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, page.encode())
+    return write_page(Material(study), path)
+
+
+def write_page(material: Material, path: Path) -> Path:
+    """Write the page that is made of `material`."""
+    write_bytes(path, render(material).encode())
     return path
 
 
-def render(study: StudyDirectory) -> str:
+def render(material: Material) -> str:
     """The page as text."""
-    material = Material(study)
     loader = jinja2.PackageLoader("wherefrom.report", "templates")
     templates = jinja2.Environment(
         loader=loader,
@@ -83,7 +86,7 @@ def render(study: StudyDirectory) -> str:
         depth=material.settings["train"].get("model", {}).get("depth"),
         num_heads=material.num_heads,
         grid=material.grid,
-        num_runs=len(study.run_keys()),
+        num_runs=len(material.study.run_keys()),
         num_finished=len(material.finished),
         verdicts=verdicts.rows(material),
         sections=[*(section(material) for section in SECTIONS), *settings.sections(material)],
