@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import pandas as pd
-
-from wherefrom.claims import Verdict, judge
 from wherefrom.config import RunKey, StudyConfig, TrainConfig, to_dict
-from wherefrom.heads import matching_as_dict, study_matching
-from wherefrom.report import Material, write_page, write_report
 from wherefrom.store import StudyDirectory, claim
 from wherefrom.store.files import config_differences
 from wherefrom.watcher import Snapshot, Watcher
 from wherefrom.workers import Executor, Place, executor, refuse_missing
 from wherefrom.workers.task import RunFailed
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ROUNDS = 3
 """How often a run is tried whose process died or whose disk failed; one that cannot succeed is not tried again."""
@@ -58,6 +58,8 @@ class Study:
 
     def report(self, out: str | Path | None = None) -> Path:
         """Write the page again, to `report.html` in the study or to `out`."""
+        from wherefrom.report import write_report
+
         return write_report(self.path, out)
 
 
@@ -94,25 +96,17 @@ def run_study(
         check_machine_and_data(config)  # while processes start
         with claim(study.path / ".lock", f"another process is at work on {study.path}; wait for it or stop it"):
             study.write_settings(to_dict(config.train), config.model.num_heads, list(config.runs()))
+            # pandas and matplotlib are loaded while runs are trained
+            threading.Thread(target=importlib.import_module, args=["wherefrom.conclude"]).start()
             trained = train_all(config.runs(), study, place, report)
+            from wherefrom.conclude import conclude
+
             conclude(study)
     return Study(study.path, named(trained.failed), named(trained.seconds))
 
 
 def named(found: Mapping[RunKey, T]) -> dict[str, T]:
     return {key.name: value for key, value in found.items()}
-
-
-def conclude(study: StudyDirectory) -> list[Verdict]:
-    """Judge the claims from the finished runs and write verdicts and report."""
-    grid = next((run.grid for key, run in study.finished_runs().items() if not key.setting), None)
-    num_tokens = None if grid is None else grid.num_tokens
-    beside = {"C4": {"seed_matching": matching_as_dict(study_matching(study))}}
-    table = study.measurements()
-    verdicts = judge(table, num_heads=study.num_heads, num_tokens=num_tokens, beside=beside)
-    study.write_verdicts([verdict.to_dict() for verdict in verdicts])
-    write_page(Material(study, table), study.report_path)
-    return verdicts
 
 
 def refuse_other_study(study: StudyDirectory, config: StudyConfig) -> None:

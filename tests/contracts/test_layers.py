@@ -16,7 +16,7 @@ FLOORS = [  # a part may import the parts on lower floors, and no other on its o
     {"observe", "report", "app", "claims", "watcher"},
     {"recording"},
     {"train"},
-    {"display", "workers"},
+    {"display", "workers", "conclude"},
     {"studies"},
     {"cli"},
     {"__main__"},
@@ -24,7 +24,8 @@ FLOORS = [  # a part may import the parts on lower floors, and no other on its o
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS, 1) for part in parts}
 NEIGHBOURS = {("attention", "geometry"), ("catalogue", "roles"), ("role_counts", "roles"), ("config", "vary")}
-WITHOUT_TORCH = {"figures", "report", "app", "store", "statistics", "claims", "watcher", "roles", "onset", "heads"}
+WITHOUT_TORCH = {"figures", "report", "app", "store", "statistics", "claims", "conclude", "watcher", "roles", "onset"}
+WITHOUT_TORCH |= {"heads"}
 
 
 def files() -> dict[str, Path]:

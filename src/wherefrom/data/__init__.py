@@ -12,7 +12,6 @@ from wherefrom.data.cifar import cifar10
 from wherefrom.data.embedded import digits, mnist, photos
 from wherefrom.data.folder import image_folder
 from wherefrom.data.images import ImageData
-from wherefrom.data.parquet import parquet
 
 __all__ = ["Batches", "ImageData", "describe", "load"]
 
@@ -53,6 +52,8 @@ def load(name: str | Path, *, image_size: int | None = None) -> ImageData:
     if path.is_dir():
         return image_folder(path, image_size)
     if path.is_file() and path.suffix == ".parquet":
+        from wherefrom.data.parquet import parquet  # pyarrow takes a quarter of a second
+
         return parquet(path, image_size)
     if path.exists():
         raise ValueError(f"{path} is no image folder and no .parquet file; known names: {', '.join(_KNOWN)}")

@@ -14,9 +14,8 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
+import scipy  # loads its parts when they are first used: scipy.optimize takes half a second, and few runs unscramble
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment, quadratic_assignment
-from scipy.sparse.csgraph import shortest_path
 
 from wherefrom.geometry import PatchGrid
 
@@ -191,7 +190,7 @@ def _along_the_map(likeness: np.ndarray, nearest: int) -> np.ndarray:
     steps = np.full(likeness.shape, np.inf)
     closest = np.argsort(-(likeness - 2 * np.abs(likeness).max() * np.eye(len(likeness))), axis=1)[:, :nearest]
     np.put_along_axis(steps, closest, 1 + likeness.max() - np.take_along_axis(likeness, closest, 1), 1)
-    ways = shortest_path(np.where(np.isfinite(steps), steps, 0), directed=False)
+    ways = scipy.sparse.csgraph.shortest_path(np.where(np.isfinite(steps), steps, 0), directed=False)
     longest = ways[np.isfinite(ways)].max()
     return -(np.where(np.isfinite(ways), ways, 1.5 * longest) ** 2) / 2
 
@@ -209,7 +208,7 @@ def _laid_on_grid(layout: np.ndarray, angle: float, grid: PatchGrid) -> np.ndarr
     places = grid.coordinates - grid.coordinates.mean(0)
     turned = (layout if grid.height >= grid.width else layout[:, ::-1]) @ turn
     turned = turned / np.maximum(turned.std(0), 1e-30) * places.std(0)
-    return linear_sum_assignment(((turned[:, None] - places) ** 2).sum(-1))[1]
+    return scipy.optimize.linear_sum_assignment(((turned[:, None] - places) ** 2).sum(-1))[1]
 
 
 def _improved(likeness: np.ndarray, order: np.ndarray, grid: PatchGrid) -> np.ndarray:
@@ -251,7 +250,7 @@ def _matched(likeness: np.ndarray, order: np.ndarray, kernel: np.ndarray) -> np.
     start[np.arange(num_patches), order] += 0.5
     options = {"maximize": True, "P0": start, "maxiter": 30}
     kernel = kernel - np.diag(np.diag(kernel))
-    return quadratic_assignment(likeness, kernel, method="faq", options=options).col_ind
+    return scipy.optimize.quadratic_assignment(likeness, kernel, method="faq", options=options).col_ind
 
 
 def _exchanged(likeness: np.ndarray, order: np.ndarray, kernel: np.ndarray) -> np.ndarray:

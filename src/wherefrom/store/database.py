@@ -8,7 +8,6 @@ import math
 import os
 import shutil
 import sqlite3
-import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -16,23 +15,22 @@ from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from wherefrom.catalogue import COLUMNS, MEASURES, Measurement
 from wherefrom.store.disk import is_local
 
 ROW = ("step", *COLUMNS)
-_TYPES = {
+TYPES = {
     "step": "INTEGER NOT NULL",
     "measure": "TEXT NOT NULL",
     "value": "REAL",
     "layer": "INTEGER",
     "head": "INTEGER",
 }
-_TYPES |= {"split": "TEXT", "route": "TEXT", "relation": "TEXT", "distance": "REAL", "grid": "TEXT"}
+TYPES |= {"split": "TEXT", "route": "TEXT", "relation": "TEXT", "distance": "REAL", "grid": "TEXT"}
 
 SCHEMA = f"""
-CREATE TABLE measurements({", ".join(f"{name} {_TYPES[name]}" for name in ROW)});
+CREATE TABLE measurements({", ".join(f"{name} {TYPES[name]}" for name in ROW)});
 CREATE INDEX measurements_by_measure ON measurements(measure, step);
 CREATE TABLE arrays(step INTEGER NOT NULL, layer INTEGER, name TEXT NOT NULL, dtype TEXT, shape TEXT, data BLOB);
 CREATE INDEX arrays_by_name ON arrays(name, step, layer);
@@ -119,23 +117,3 @@ def array_row(step: int, key, array) -> tuple:
     name, layer = key if isinstance(key, tuple) else (key, None)
     array = np.asarray(array)
     return *plain((step, layer)), name, array.dtype.str, json.dumps(array.shape), array.tobytes()
-
-
-ABSENT = pd.Series(["text", None]).iloc[1]
-"""What pandas itself makes of None beside text: None up to version 2, then NaN."""
-
-
-def table(rows: list[tuple]) -> pd.DataFrame:
-    """Rows of `measurements` with a type a column. A text that is in many rows is kept once: a study has millions."""
-    columns = ([row[place] for row in rows] for place in range(len(ROW)))  # zip(*rows) takes four times as long
-    return pd.DataFrame({name: _column(_TYPES[name], values) for name, values in zip(ROW, columns, strict=True)})
-
-
-def _column(kind: str, values: list):
-    if "TEXT" in kind:
-        absent = ABSENT if any(values) else None
-        return pd.Series([sys.intern(value) if value else absent for value in values], dtype="object")
-    if kind == "INTEGER":  # may be absent
-        numbers, absent = [value or 0 for value in values], [value is None for value in values]
-        return pd.arrays.IntegerArray(np.array(numbers, dtype="int64"), np.array(absent, dtype=bool))
-    return np.array(values, dtype="float64" if kind == "REAL" else "int64")

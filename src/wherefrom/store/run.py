@@ -14,14 +14,17 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from wherefrom.catalogue import COLUMNS, Measurement
 from wherefrom.geometry import PatchGrid
 from wherefrom.store import database
 from wherefrom.store.files import claim, config_differences, read_json, write_bytes, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class RunDirectory:
@@ -182,7 +185,9 @@ class RunDirectory:
             step: only this step.
             where: only rows whose column has this value; None asks for rows where it does not apply.
         """
-        return database.table(self.rows(measure, step, **where))
+        from wherefrom.store.table import table
+
+        return table(self.rows(measure, step, **where))
 
     def rows(self, measure: str | Iterable[str] | None = None, step: int | None = None, **where) -> list[tuple]:
         """The same, as plain rows of `database.ROW`."""

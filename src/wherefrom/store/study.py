@@ -9,19 +9,16 @@ report.html        the page
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from wherefrom.config import RunKey
-from wherefrom.store import database
 from wherefrom.store.files import read_json, write_json
 from wherefrom.store.run import RunDirectory
 
-PART = 200_000
-"""Rows that become a table at once: one a run would take longer, all of them more memory."""
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class StudyDirectory:
@@ -115,15 +112,9 @@ class StudyDirectory:
         return value_in(self.settings["train"], name) if key.num_heads == self.num_heads else None
 
     def _table(self, runs: dict[RunKey, RunDirectory], measure, where: dict) -> pd.DataFrame:
-        parts: list[dict[RunKey, list[tuple]]] = [{}]
-        tables = []
-        for key, run in runs.items():
-            parts[-1][key] = run.rows(measure, **where)
-            if sum(map(len, parts[-1].values())) > PART:
-                tables.append(_table(parts.pop()))
-                parts.append({})
-        tables += [_table(part) for part in parts if part]
-        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+        from wherefrom.store.table import table_of_runs
+
+        return table_of_runs((key, run.rows(measure, **where)) for key, run in runs.items())
 
     @property
     def verdicts(self) -> list[dict]:
@@ -148,13 +139,3 @@ def _number_or_text(text: str) -> int | float | str:
         with contextlib.suppress(ValueError):
             return kind(text)
     return text
-
-
-def _table(runs: dict[RunKey, list[tuple]]) -> pd.DataFrame:
-    """Rows of several runs, with what says whose they are before them."""
-    keys, lengths = list(runs), [len(rows) for rows in runs.values()]
-    table = database.table([row for rows in runs.values() for row in rows])
-    for place, name in enumerate(("run", *(each.name for each in fields(RunKey)))):
-        values = np.array([key.name if name == "run" else getattr(key, name) for key in keys])
-        table.insert(place, name, np.repeat(values, lengths))
-    return table
