@@ -1,10 +1,13 @@
 """For all tests: shapes are checked, numbers do not depend on the machine's cores, and the data at hand are found."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start
 os.environ.setdefault("MPLBACKEND", "Agg")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what is to run in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # processes that tests start and interrupt inherit it
 
 import pytest
 import torch
