@@ -267,7 +267,7 @@ def test_a_killed_worker_takes_only_its_own_run_along(tmp_path: Path):
     assert set(children()) <= before
 
 
-def wait_for(found, seconds: float = 60):
+def wait_for(found, seconds: float = 180):
     end = time.monotonic() + seconds
     while not (result := found()):
         assert time.monotonic() < end
@@ -389,8 +389,8 @@ def test_a_study_that_is_stopped_leaves_no_process_and_goes_on(tmp_path: Path, s
         assert len(started) == 2
         assert all(os.getpgid(worker.pid) != process.pid for worker in started)  # Ctrl-C reaches the parent alone
         os.kill(process.pid, sign) if sign == signal.SIGKILL else os.killpg(process.pid, sign)
-        process.wait(20)
-        _, alive = psutil.wait_procs(started, timeout=20)
+        process.wait(60)
+        _, alive = psutil.wait_procs(started, timeout=60)
         assert not alive
         if sign == signal.SIGINT:
             assert process.stderr.read().count("Traceback") == 1  # that of the script, and none of its workers
@@ -415,8 +415,8 @@ def test_the_command_says_that_it_was_interrupted(tmp_path: Path):
         wait_for(lambda: process.poll() is not None or list(out.glob("*/run.sqlite")))
         started = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "everything recorded so far is kept" in said
     assert "Traceback" not in said
-    assert not psutil.wait_procs(started, timeout=20)[1]
+    assert not psutil.wait_procs(started, timeout=60)[1]

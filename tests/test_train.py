@@ -411,7 +411,7 @@ def command(out: Path, *more: str, steps: int | None = None, **environment: str)
 
 def wait_for_step(run: RunDirectory, step: int, *processes: subprocess.Popen) -> None:
     """Wait until the run has recorded this step."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while not (run.exists() and (run.last_step() or 0) >= step):
         assert time.monotonic() < end
         assert all(process.poll() is None for process in processes), [process.stderr.read() for process in processes]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,37 +14,40 @@ import psutil
 import pytest
 
 from wherefrom.config import StudyConfig
-from wherefrom.store import StudyDirectory
+from wherefrom.store import StudyDirectory, read_json
 from wherefrom.studies import run_study
 from wherefrom.workers import slurm
 
 pytestmark = pytest.mark.slow
 
 
-def begun(path: Path, small: StudyConfig) -> bool:
+def begun(path: Path, small: StudyConfig) -> set[str]:
+    """Names of the runs that have a checkpoint to go on from."""
     runs = [StudyDirectory(path).run(key) for key in small.runs()]
-    return all(run.exists() and run.checkpoint_steps() for run in runs)
+    return {run.name for run in runs if run.exists() and run.checkpoint_steps()}
 
 
 def test_jobs_that_are_preempted_go_on_from_their_checkpoints(
-    tmp_path: Path, small: StudyConfig, monkeypatch: pytest.MonkeyPatch, refuse_other_runs
+    tmp_path: Path, small: StudyConfig, monkeypatch: pytest.MonkeyPatch, wait_for, refuse_other_runs
 ):
     monkeypatch.setattr(slurm, "CLUSTER", "local")
-    preempted = []
 
-    def preempt(_) -> None:
-        if not preempted and begun(tmp_path, small):
-            for process in psutil.Process().children(recursive=True):
-                if "submitit.core._submit" in process.cmdline():
-                    preempted.append(process.pid)
-                    process.send_signal(signal.SIGUSR2)
+    def preempt(run: str) -> None:
+        """As soon as the run has a checkpoint, for it is short."""
+        wait_for(lambda: run in begun(tmp_path, small))
+        controller = psutil.Process(int(read_json(tmp_path / ".slurm" / f"{run}.json")["job"]))
+        for process in controller.children():
+            process.send_signal(signal.SIGUSR2)
 
-    result = run_study(small, tmp_path, on="slurm", resources={"cpus_per_task": 1}, report=preempt)
+    with ThreadPoolExecutor() as threads:
+        runs = [key.name for key in small.runs()]
+        preempted = [threads.submit(preempt, run) for run in runs]
+        result = run_study(small, tmp_path, on="slurm", resources={"cpus_per_task": 1})
+        assert [each.result() for each in preempted] == [None] * len(runs)
     assert result.failed == {}
-    assert len(preempted) == len(small.runs()) == len(result.seconds)
+    assert len(result.seconds) == len(runs)
     logs = [path.read_text() for path in (tmp_path / ".slurm").glob("*_log.out")]
-    requeued = sum("Requeued job" in log for log in logs)
-    assert 1 <= requeued <= len(preempted)  # one may end before the signal reaches it
+    assert sum("Requeued job" in log for log in logs) == len(runs)
     refuse_other_runs(tmp_path, set(small.runs()))
 
 
@@ -89,13 +93,19 @@ def study(folder: Path, config: StudyConfig) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
 
 
+def hold(first: subprocess.Popen, path: Path, small: StudyConfig, jobs: Path, wait_for) -> None:
+    """Halt all jobs as soon as one of them has begun, else they may be done before anybody looks."""
+    before = len(begun(path, small))
+    wait_for(lambda: first.poll() is not None or len(begun(path, small)) > before)
+    signal_jobs(jobs, signal.SIGSTOP)
+
+
 def test_jobs_outlive_the_study_and_are_found_again_or_end_with_it(
     tmp_path: Path, small: StudyConfig, stand_in: Path, wait_for, refuse_other_runs
 ):
     path = tmp_path / "study"
     with study(tmp_path, small) as first:
-        wait_for(lambda: first.poll() is not None or begun(path, small))
-        signal_jobs(stand_in, signal.SIGSTOP)  # else they may be done before the second study looks
+        hold(first, path, small, stand_in, wait_for)
         first.kill()
     assert set(states(stand_in)) == {"RUNNING"}
     result = run_study(small, path, on="slurm", report=lambda _: signal_jobs(stand_in, signal.SIGCONT))
@@ -108,9 +118,9 @@ def test_jobs_outlive_the_study_and_are_found_again_or_end_with_it(
 
     two = replace(small, seeds=2)
     with study(tmp_path, two) as second:
-        wait_for(lambda: second.poll() is not None or begun(path, two))
+        hold(second, path, two, stand_in, wait_for)
         second.send_signal(signal.SIGINT)
-        assert "KeyboardInterrupt" in second.communicate(timeout=20)[1]
+        assert "KeyboardInterrupt" in second.communicate(timeout=60)[1]
     assert sorted(set(states(stand_in))) == ["CANCELLED", "COMPLETED"]
     assert len(StudyDirectory.open(path).finished_runs()) == len(small.runs())
 
