@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import matplotlib
 from markupsafe import Markup, escape
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from wherefrom.report.numbers import NumberTable
@@ -59,6 +60,10 @@ def inline_svg(figure: Figure, name: str, alt: str) -> str:
     buffer = io.StringIO()
     # text as paths: the same picture on every machine, whatever fonts it has
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "wherefrom", "path.simplify": True}):
+        FigureCanvasSVG(figure)
+        if layout := figure.get_layout_engine():
+            layout.execute(figure)  # here, for `savefig` would draw the whole figure once more to do it
+            figure.set_layout_engine(None)
         metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=metadata)  # pyrefly: ignore
     text = buffer.getvalue()
