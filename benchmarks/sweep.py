@@ -30,8 +30,8 @@ config = StudyConfig(
     arms=("natural", "scrambled"), model=ModelConfig(width=16, depth=2, num_heads=2, patch_size=2),
 )
 train_all, times = studies.train_all, []
-def timed(*given):
-    trained = train_all(*given)
+def timed(*given, **named):
+    trained = train_all(*given, **named)
     times.append(time.time())
     return trained
 studies.train_all = timed

@@ -32,6 +32,13 @@ MINIMUM = {
 """The least score worth a name, fixed beforehand: a tenth of all attention beyond what an even spread would put there;
 a correlation of a fifth; for `global`, attention as even as over half of all tokens, at distances within a tenth."""
 
+ROLE_MEASURES = {
+    f"role_{role}" + f"_{part}" * (part != "score"): (role, part)
+    for role in ROLES
+    for part in ("score", "low", "high", "threshold")
+}
+"""What is recorded of roles: the role and its part by the name of the measure."""
+
 KEYS = ["run", "arm", "num_heads", "seed", "step", "layer", "head"]
 
 
@@ -46,9 +53,9 @@ def roles_of(table: pd.DataFrame) -> pd.DataFrame:
         high, threshold, has. A score that could not be had is NaN, and its head does not have the role.
     """
     keys = [key for key in (*KEYS, "setting") if key in table.columns]
-    rows = table[table["measure"].str.startswith("role_") & (table["split"] == "probe")]
-    names = rows["measure"].str.extract(r"^role_([a-z]+)_?(\w*)$")
-    parts = rows[keys].assign(role=names[0], part=names[1].replace("", "score"), value=rows["value"])
+    rows = table[table["measure"].isin(ROLE_MEASURES) & (table["split"] == "probe")]
+    role, part = ([ROLE_MEASURES[name][place] for name in rows["measure"]] for place in (0, 1))
+    parts = rows[[*keys, "value"]].assign(role=role, part=part)
     wide = parts.pivot(index=[*keys, "role"], columns="part", values="value").reset_index().rename_axis(columns=None)
     wide = wide.reindex(columns=[*keys, "role", "score", "low", "high", "threshold"])
     wide["threshold"] = wide["threshold"].clip(lower=wide["role"].map(MINIMUM).astype(float))

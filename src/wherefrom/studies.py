@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from wherefrom.config import RunKey, StudyConfig, TrainConfig, to_dict
+from wherefrom.process import Helper
 from wherefrom.store import StudyDirectory, claim
 from wherefrom.store.files import config_differences
 from wherefrom.watcher import Snapshot, Watcher
@@ -92,16 +93,17 @@ def run_study(
     refuse_other_study(study, config)
     refuse_missing(on, resources or {})
     to_train = sum(not study.run(key).is_finished() for key in config.runs())
-    with executor(on, jobs, to_train, study.path, resources or {}) as place:
+    second = Helper("wherefrom.report.second")
+    with second, executor(on, jobs, to_train, study.path, resources or {}) as place:
         check_machine_and_data(config)  # while processes start
         with claim(study.path / ".lock", f"another process is at work on {study.path}; wait for it or stop it"):
             study.write_settings(to_dict(config.train), config.model.num_heads, list(config.runs()))
             # pandas and matplotlib are loaded while runs are trained
             threading.Thread(target=importlib.import_module, args=["wherefrom.conclude"]).start()
-            trained = train_all(config.runs(), study, place, report)
+            trained = train_all(config.runs(), study, place, report, at_last=second.start)
             from wherefrom.conclude import conclude
 
-            conclude(study)
+            conclude(study, second)
     return Study(study.path, named(trained.failed), named(trained.seconds))
 
 
@@ -159,9 +161,16 @@ class Trained:
 
 
 def train_all(
-    runs: dict[RunKey, TrainConfig], study: StudyDirectory, place: Executor, report: Report | None
+    runs: dict[RunKey, TrainConfig],
+    study: StudyDirectory,
+    place: Executor,
+    report: Report | None,
+    at_last: Callable[[], object] = lambda: None,
 ) -> Trained:
-    """Train all runs that are not finished; lost ones again, and what is lost at last has failed."""
+    """Train all runs that are not finished; lost ones again, and what is lost at last has failed.
+
+    `at_last` is called when only one run is at work, so that a processor may have nothing to do.
+    """
     trained, watcher = Trained(), Watcher(runs, next(iter(runs.values())).steps, study)
     for _ in range(ROUNDS):
         again = {key: config for key, config in runs.items() if not (key in trained.failed or watcher.is_finished(key))}
@@ -169,18 +178,26 @@ def train_all(
             break
         trained.lost.clear()
         futures = {place.submit(to_dict(config), study.run(key).path): key for key, config in again.items()}
-        _wait_for(futures, watcher, trained, report)
+        _wait_for(futures, watcher, trained, report, at_last)
     trained.failed |= {key: sentence for key, sentence in trained.lost.items() if not watcher.is_finished(key)}
     return trained
 
 
-def _wait_for(futures: dict[Future, RunKey], watcher: Watcher, trained: Trained, report: Report | None) -> None:
+def _wait_for(
+    futures: dict[Future, RunKey],
+    watcher: Watcher,
+    trained: Trained,
+    report: Report | None,
+    at_last: Callable[[], object],
+) -> None:
     """Until all have ended. Each look costs as much as there are runs at work, however many have ended or wait."""
     waiting, pause = set(futures), 0.5
     while waiting:
         done, waiting = wait(waiting, timeout=pause)
         for future in done:
             trained.note(futures[future], future)
+        if len(waiting) == 1:
+            at_last()
         if report:
             begun = time.monotonic()
             active = [key for future, key in futures.items() if future.running()]

@@ -6,13 +6,16 @@ import shutil
 from html.parser import HTMLParser
 
 import pandas as pd
+import psutil
 import pytest
 
+from wherefrom import process
 from wherefrom.config import RunKey, StudyConfig
-from wherefrom.report import write_report
+from wherefrom.process import Helper
+from wherefrom.report import Drawing, Material, drawing, write_page, write_report
+from wherefrom.report.drawing import SECTIONS
 from wherefrom.report.gradients import weighted_gap
 from wherefrom.report.numbers import Line, number_table
-from wherefrom.report.page import SECTIONS
 from wherefrom.report.prose import PROSE
 from wherefrom.store import StudyDirectory
 
@@ -121,6 +124,30 @@ def test_the_same_study_gives_the_same_bytes(study, page_text, tmp_path):
     path = write_report(study.path, tmp_path / "again" / "page.html")
     assert path == tmp_path / "again" / "page.html"
     assert path.read_text(encoding="utf-8") == page_text
+
+
+@pytest.mark.parametrize("program", ["", "import sys; sys.stdin.buffer.read(1)", "print('no pickle', flush=True)"])
+def test_the_page_is_the_same_without_a_second_process_and_where_it_dies(
+    study, page_text, tmp_path, monkeypatch: pytest.MonkeyPatch, program: str
+):
+    (tmp_path / "other.py").write_text(program)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(process, "available_processors", lambda: 2 if program else 1)
+    with Drawing(study, Helper("other")) as sections:
+        write_page(Material(study), tmp_path / "page.html", sections)
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == page_text
+
+
+def test_an_error_in_a_section_is_raised_and_leaves_no_process(study, monkeypatch: pytest.MonkeyPatch):
+    def failing(_):
+        raise IndexError("of the section")
+
+    monkeypatch.setattr(process, "available_processors", lambda: 2)
+    monkeypatch.setattr(drawing, "SECTIONS", (*drawing.SECTIONS, failing))
+    before = psutil.Process().children()
+    with pytest.raises(IndexError, match="of the section"):
+        write_report(study.path)
+    assert psutil.Process().children() == before
 
 
 def test_odd_characters_stay_text(tmp_path):

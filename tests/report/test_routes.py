@@ -5,8 +5,8 @@ import re
 import pytest
 
 from wherefrom.report import write_report
+from wherefrom.report.drawing import SECTIONS
 from wherefrom.report.material import Material
-from wherefrom.report.page import SECTIONS
 from wherefrom.report.routes import cuts, ledger
 from wherefrom.report.words import number
 from wherefrom.store import StudyDirectory

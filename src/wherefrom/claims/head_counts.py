@@ -13,7 +13,7 @@ from wherefrom.claims.primary import NotJudgeable, by_head_count, slopes
 from wherefrom.claims.readings import ANY, Readings, at_end, by_seed_and
 from wherefrom.claims.rule import ALPHA
 from wherefrom.claims.summary import as_dict, summary
-from wherefrom.role_counts import ROLE_MEASURES, different_roles, roles_per_head
+from wherefrom.role_counts import DECIDING, different_roles, roles_per_head
 from wherefrom.statistics import holm, paired_t
 
 OUTCOMES: dict[str, Callable[[Readings], pd.DataFrame]] = {
@@ -44,7 +44,7 @@ def head_count_details(readings: Readings) -> dict:
 
 
 def _roles(readings: Readings, count: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
-    parts = [readings.rows(name, num_heads=ANY, split="probe") for name in ROLE_MEASURES]
+    parts = [readings.rows(name, num_heads=ANY, split="probe") for name in DECIDING]
     return by_seed_and(count(at_end(pd.concat(parts))), "num_heads")
 
 

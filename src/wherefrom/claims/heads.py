@@ -8,10 +8,9 @@ from wherefrom.claims.primary import CONTROL
 from wherefrom.claims.readings import Readings, at_end, at_start
 from wherefrom.claims.summary import summary
 from wherefrom.heads import onsets_by_seed
-from wherefrom.roles import ROLES, roles_of, unspecialised
+from wherefrom.roles import ROLE_MEASURES, roles_of, unspecialised
 
 ATTENTION, GRADIENTS = "head_divergence_attn", "head_divergence_pressure"
-_PARTS = ("", "_low", "_high", "_threshold")
 
 
 def timing(readings: Readings) -> dict:
@@ -46,7 +45,7 @@ def shares_with_roles(readings: Readings) -> dict | None:
 
 def _shares(readings: Readings, arm: str) -> dict[str, dict[str, pd.Series]]:
     """By role and moment, by seed."""
-    parts = [readings.rows(f"role_{role}{part}", arm, split="probe") for role in ROLES for part in _PARTS]
+    parts = [readings.rows(name, arm, split="probe") for name in ROLE_MEASURES]
     rows = pd.concat(parts)
     if rows.empty:
         return {}

@@ -13,7 +13,7 @@ from matplotlib.ticker import NullLocator
 from wherefrom.catalogue import MEASURES
 from wherefrom.figures.style import BLUE, FAINT, note, one_panel, panels, styled
 from wherefrom.figures.tables import first_and_last, over_runs
-from wherefrom.role_counts import ROLE_MEASURES, roles_per_head
+from wherefrom.role_counts import DECIDING, roles_per_head
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ OUTCOMES = {
 """What is held against a setting, by measure; `roles` is counted from the roles' own measures."""
 
 
-RECORDED = (*OUTCOMES, *ROLE_MEASURES)
+RECORDED = (*OUTCOMES, *DECIDING)
 """Measures that these figures read."""
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from wherefrom.heads.maps import layers_of, own_change
 from wherefrom.onset import Onset, onset
-from wherefrom.roles import roles_of
+from wherefrom.roles import ROLE_MEASURES, roles_of
 from wherefrom.store import RunDirectory
 
 OWN_CHANGE = "own_change"
@@ -54,6 +54,6 @@ def _maps(run: RunDirectory) -> Iterator[tuple]:
 
 
 def _scores(run: RunDirectory) -> Iterator[tuple]:
-    scores = roles_of(run.measurements(split="probe")).dropna(subset="score").sort_values("step")
+    scores = roles_of(run.measurements(ROLE_MEASURES)).dropna(subset="score").sort_values("step")
     for (layer, head, role), own in scores.groupby(["layer", "head", "role"]):
         yield int(layer), int(head), role, own["step"].to_numpy(), own["score"].to_numpy()

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from wherefrom import figures
 from wherefrom.figures.style import legend_above, panels
-from wherefrom.heads import COPY, NEEDS, SMALL, Matching, head_table, need, onsets_by_seed, own_change, study_matching
+from wherefrom.heads import COPY, NEEDS, SMALL, Matching, head_table, need, onsets_by_seed, own_change
 from wherefrom.heads.maps import MAP, layers_of
 from wherefrom.onset import Onset
 from wherefrom.report.material import Material, by_arm, first_step, last_step
@@ -16,7 +16,7 @@ from wherefrom.report.numbers import Line, NumberTable, number_table
 from wherefrom.report.position import chosen_steps
 from wherefrom.report.section import Picture, Section, picture
 from wherefrom.report.words import MISSING, count, interval, number, p_value
-from wherefrom.roles import ROLES, roles_of, unspecialised
+from wherefrom.roles import ROLE_MEASURES, ROLES, roles_of, unspecialised
 from wherefrom.statistics import holm
 from wherefrom.store import RunDirectory
 
@@ -27,7 +27,6 @@ DIVERGENCES = {
     "head_divergence_attn": ("in where they look", "nats"),
     "head_divergence_pressure": ("in what their gradients ask for", "1 − correlation"),
 }
-ROLE_MEASURES = [f"role_{role}{part}" for role in ROLES for part in ("", "_low", "_high", "_threshold")]
 LOSSES = [f"ablation_loss_change{ending}" for ending in ("", "_low", "_high")]
 HELD_AGAINST = ("natural", "scrambled")
 
@@ -85,7 +84,7 @@ def _role_notes(run: RunDirectory) -> dict[tuple[int, int, int], str]:
 
 def _matching_numbers(material: Material) -> NumberTable | None:
     """How unlike the heads of two seeds are, matched one to one."""
-    found = study_matching(material.study)
+    found = material.matching
     if not found:
         return None
     rows = []

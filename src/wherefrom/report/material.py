@@ -12,22 +12,17 @@ from wherefrom.catalogue import COLUMNS
 from wherefrom.config import RunKey
 from wherefrom.figures.tables import by_series, without_series
 from wherefrom.geometry import PatchGrid
+from wherefrom.heads import Matching, study_matching
 from wherefrom.store import RunDirectory, StudyDirectory
 
 ARMS = ("natural", "shuffled", "scrambled")
 
 
 class Material:
-    """A study as the sections of the page ask for it; nothing that is missing raises.
+    """A study as the sections of the page ask for it; nothing that is missing raises."""
 
-    Args:
-        study: the study.
-        table: `study.measurements()`, where it was read already.
-    """
-
-    def __init__(self, study: StudyDirectory, table: pd.DataFrame | None = None):
+    def __init__(self, study: StudyDirectory):
         self.study = study
-        self._given = table
         self.settings = study.settings
         self.num_heads = self.settings["num_heads"]
 
@@ -36,13 +31,19 @@ class Material:
         return self.study.finished_runs()
 
     @cached_property
-    def _all(self) -> pd.DataFrame:
-        return self.study.measurements() if self._given is None else self._given
+    def matching(self) -> dict[str, dict[int, dict[str, Matching]]]:
+        """`study_matching`, which takes long."""
+        return study_matching(self.study)
+
+    @cached_property
+    def everything(self) -> pd.DataFrame:
+        """The tidy table of all finished runs."""
+        return self.study.measurements()
 
     @cached_property
     def _places(self) -> dict[str, np.ndarray]:
         """Where the rows of each measure are: sections ask for few of some eighty, and comparing text takes long."""
-        return dict(self._all.groupby("measure", sort=False).indices) if len(self._all) else {}  # pyrefly: ignore
+        return dict(self.everything.groupby("measure", sort=False).indices) if len(self.everything) else {}  # pyrefly: ignore
 
     def rows(self, measure: str | Iterable[str], **where) -> pd.DataFrame:
         """Rows of measures in all finished runs that have these values; with its columns also where there is none."""
@@ -50,7 +51,7 @@ class Material:
         places = [self._places[name] for name in names if name in self._places]
         if not places:
             return pd.DataFrame(columns=["run", "arm", "num_heads", "seed", "setting", "step", *COLUMNS])
-        table = self._all.iloc[np.sort(np.concatenate(places))]
+        table = self.everything.iloc[np.sort(np.concatenate(places))]
         for column, value in where.items():
             table = table[table[column] == value]
         return table.reset_index(drop=True)

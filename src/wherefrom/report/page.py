@@ -7,40 +7,12 @@ from pathlib import Path
 import jinja2
 
 from wherefrom import __version__
-from wherefrom.report import (
-    attention,
-    gradients,
-    heads,
-    methods,
-    position,
-    routes,
-    settings,
-    training,
-    unscrambling,
-    verdicts,
-)
+from wherefrom.report import methods, verdicts
+from wherefrom.report.drawing import Drawing
 from wherefrom.report.material import Material
+from wherefrom.report.section import Section
 from wherefrom.store import StudyDirectory
 from wherefrom.store.files import write_bytes
-
-SECTIONS = (
-    training.images,
-    position.tiles,
-    position.layouts,
-    position.over_training,
-    unscrambling.put_together,
-    routes.ledger,
-    routes.cuts,
-    attention.distance,
-    gradients.relations,
-    attention.alignment,
-    heads.gallery,
-    heads.divergence,
-    heads.roles,
-    heads.pruning,
-    settings.head_counts,
-    training.curves,
-)
 
 
 def write_report(study_path: str | Path, out: str | Path | None = None) -> Path:
@@ -61,16 +33,17 @@ def write_report(study_path: str | Path, out: str | Path | None = None) -> Path:
     if path.is_dir():
         raise ValueError(f"expected a file name for the report; found the folder {path}; add a name, as report.html")
     path.parent.mkdir(parents=True, exist_ok=True)
-    return write_page(Material(study), path)
+    with Drawing(study) as drawing:
+        return write_page(Material(study), path, drawing)
 
 
-def write_page(material: Material, path: Path) -> Path:
-    """Write the page that is made of `material`."""
-    write_bytes(path, render(material).encode())
+def write_page(material: Material, path: Path, drawing: Drawing) -> Path:
+    """Write the page that is made of `material`, with the sections of `drawing`."""
+    write_bytes(path, render(material, drawing.finish(material)).encode())
     return path
 
 
-def render(material: Material) -> str:
+def render(material: Material, sections: list[Section]) -> str:
     """The page as text."""
     loader = jinja2.PackageLoader("wherefrom.report", "templates")
     templates = jinja2.Environment(
@@ -89,7 +62,7 @@ def render(material: Material) -> str:
         num_runs=len(material.study.run_keys()),
         num_finished=len(material.finished),
         verdicts=verdicts.rows(material),
-        sections=[*(section(material) for section in SECTIONS), *settings.sections(material)],
+        sections=sections,
         runs=methods.run_rows(material),
         settings=methods.settings(material),
         environment=methods.environment(material),

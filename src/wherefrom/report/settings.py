@@ -41,11 +41,6 @@ class SettingSection(Section):
         )
 
 
-def sections(material: Material) -> list[Section]:
-    """One section for each further setting that was varied."""
-    return [section(material, name) for name in material.study.varied() if name != HEADS]
-
-
 def head_counts(material: Material) -> Section:
     """The section of the head sweep; a sentence where there is none."""
     if HEADS in material.study.varied():

@@ -52,6 +52,6 @@ def _with_keys(runs: dict[RunKey, list[tuple]]) -> pd.DataFrame:
     keys, lengths = list(runs), [len(rows) for rows in runs.values()]
     whole = table([row for rows in runs.values() for row in rows])
     for place, name in enumerate(("run", *(each.name for each in fields(RunKey)))):
-        values = np.array([key.name if name == "run" else getattr(key, name) for key in keys])
-        whole.insert(place, name, np.repeat(values, lengths))
+        values = pd.Series([key.name if name == "run" else getattr(key, name) for key in keys])
+        whole.insert(place, name, values.repeat(lengths).array)  # as text of numpy it would be converted row by row
     return whole

@@ -12,6 +12,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Literal, Protocol
 
+from wherefrom.process import available_processors
+
 Place = Literal["local", "slurm", "ray"]
 NEEDS = {"slurm": "submitit", "ray": "ray"}
 """The package behind a place; the extra to install has the place's own name."""
@@ -54,9 +56,9 @@ def executor(on: Place, jobs: int, runs: int, study: Path, resources: Mapping) -
     Raises:
         ValueError: for resources that the place does not know.
     """
-    from wherefrom.workers.local import Workers, available_processors
-
     if on == "local":
+        from wherefrom.workers.local import Workers
+
         return Workers(min(jobs or available_processors(), runs))
     from wherefrom.workers.remote import Remote
 

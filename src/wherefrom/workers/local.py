@@ -1,8 +1,7 @@
 """Runs trained in processes of their own: one that dies takes only its own run along, and all leave with their parent.
 
 A worker is `python -m wherefrom.workers.local`: one line of JSON in is a run to train, one line out says how it ended.
-Where its input ends, it leaves at once: what was recorded is whole at any moment. multiprocessing would import the
-caller's script again in each process, so that a plain script could not start a study.
+Where its input ends, it leaves at once: what was recorded is whole at any moment.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from wherefrom.process import start
 from wherefrom.workers.task import RunLost, seconds_in, train_run
 
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
@@ -106,25 +106,8 @@ class _Worker:
         with self._lock:
             if self._stopped:
                 raise RunLost("interrupted")
-            self._process = self._process or _start()
+            self._process = self._process or start("wherefrom.workers.local", text=True, **KEEP_MEMORY)
             return self._process
-
-
-def _start() -> subprocess.Popen:
-    ours = {
-        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-        "OMP_NUM_THREADS": "1",
-    } | KEEP_MEMORY
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "wherefrom.workers.local"], env=os.environ | ours, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        start_new_session=True,  # the terminal sends Ctrl-C to all of its session; the parent decides
-    )  # fmt: skip
-
-
-def available_processors() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ---- inside the process
