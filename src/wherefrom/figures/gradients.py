@@ -83,7 +83,7 @@ def gradients_by_relation(
         for ax, (series, rows) in zip(row, arms, strict=True):
             _panel(ax, rows[rows["layer"] == layer], relations, f"layer {layer}, {series.label}")
         row[0].yaxis.set_major_locator(MaxNLocator(4))
-    _small_numbers(axes[:, 0], f"{measure} − {against}" if against else measure, MEASURES[measure].unit)
+    _small_numbers(axes[:, 0], f"{measure}\n− {against}" if against else measure, MEASURES[measure].unit)
     for ax in axes[-1]:
         ax.set_xlabel("training step")
     legend_above(axes[0, 0].figure, axes)
