@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -121,6 +122,25 @@ def test_an_unexpected_error_is_reported_as_well(tmp_path: Path, monkeypatch: py
         failed = train_all(TINY.runs(), StudyDirectory(tmp_path), place, None).failed
     assert set(failed.values()) == {"no more processes"}
     assert set(failed) == set(TINY.runs())
+
+
+def test_it_is_said_when_the_last_run_is_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    begun_then, last = [], list(TINY.runs())[-1].name
+    told = threading.Event()
+
+    def at_last() -> None:
+        begun_then.append(len(begun))
+        told.set()
+
+    def train(config: dict, out: Path) -> float:
+        if out.name == last and not told.wait(60):
+            raise RunFailed("nothing was said")
+        return finish(config, out)
+
+    with in_place_of_processes(monkeypatch, train) as begun, local.Workers(1) as place:
+        trained = train_all(TINY.runs(), StudyDirectory(tmp_path), place, None, at_last)
+    assert trained.failed == {}
+    assert set(begun_then) == {len(TINY.runs())}
 
 
 def test_snapshots_follow_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
