@@ -271,6 +271,24 @@ def children() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
+def test_what_cannot_be_trained_is_said_before_anything_is_submitted():
+    config, before = to_dict(next(iter(TINY.runs().values()))), set(children())
+    wrong = [config | {"data": "digit"}]
+    with local.Workers(0) as nobody, pytest.raises(ValueError, match="unknown data 'digit'"):
+        nobody.check(wrong)
+    with local.Workers(1) as one:
+        one.check([config])
+        with pytest.raises(ValueError, match="unknown data 'digit'"):
+            one.check(wrong)
+        with pytest.raises(ValueError, match="patch_size must divide .* patch_size is 3"):
+            one.check([config, config | {"model": config["model"] | {"patch_size": 3}}])
+        (worker,) = set(children()) - before
+        worker.kill()
+        worker.wait()
+        with pytest.raises(ValueError, match="unknown data 'digit'"):  # said here
+            one.check(wrong)
+
+
 def test_a_killed_worker_takes_only_its_own_run_along(tmp_path: Path):
     config = to_dict(replace(next(iter(TINY.runs().values())), steps=100))
     runs, before = [RunDirectory(tmp_path / name) for name in "ab"], set(children())

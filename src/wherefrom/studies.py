@@ -95,7 +95,7 @@ def run_study(
     to_train = sum(not study.run(key).is_finished() for key in config.runs())
     second = Helper("wherefrom.report.second")
     with second, executor(on, jobs, to_train, study.path, resources or {}) as place:
-        check_machine_and_data(config)  # while processes start
+        place.check([to_dict(run) for run in config.runs().values()])
         with claim(study.path / ".lock", f"another process is at work on {study.path}; wait for it or stop it"):
             study.write_settings(to_dict(config.train), config.model.num_heads, list(config.runs()))
             # pandas and matplotlib are loaded while runs are trained
@@ -126,17 +126,6 @@ def refuse_other_study(study: StudyDirectory, config: StudyConfig) -> None:
 def _visible(folder: Path) -> list[Path]:
     """What is in a folder, without the lock and half-written file that a study killed at its start leaves."""
     return [item for item in folder.iterdir() if not item.name.startswith(".")]
-
-
-def check_machine_and_data(config: StudyConfig) -> None:
-    """Look for the device and load the data once, so that what is wrong is said before anything is written."""
-    from wherefrom.data import Batches, load
-    from wherefrom.train import choose_device
-
-    choose_device(config.device)
-    data = load(config.data)
-    for patch_size, batch_size in {(run.model.patch_size, run.batch_size) for run in config.runs().values()}:
-        Batches(data, arm="natural", patch_size=patch_size, batch_size=batch_size, seed=0)
 
 
 # ---- many runs at once

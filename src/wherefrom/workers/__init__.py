@@ -22,6 +22,10 @@ NEEDS = {"slurm": "submitit", "ray": "ray"}
 class Executor(Protocol):
     """Trains runs. At the end of the scope nothing of it is left; after an exception its runs are stopped."""
 
+    def check(self, configs: list[dict]) -> None:
+        """`task.check_runs`, before any is submitted."""
+        ...
+
     def submit(self, config: dict, out: Path) -> Future[float]:
         """Train one run; the future gives the seconds it took, or raises RunFailed or RunLost."""
         ...

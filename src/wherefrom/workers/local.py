@@ -1,7 +1,8 @@
 """Runs trained in processes of their own: one that dies takes only its own run along, and all leave with their parent.
 
-A worker is `python -m wherefrom.workers.local`: one line of JSON in is a run to train, one line out says how it ended.
-Where its input ends, it leaves at once: what was recorded is whole at any moment.
+A worker is `python -m wherefrom.workers.local`: one line of JSON in says what to do, one line out how that ended. The
+first one also looks at machine and data, so that the parent need not load torch. Where its input ends, it leaves at
+once: what was recorded is whole at any moment.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from wherefrom.process import start
-from wherefrom.workers.task import RunLost, seconds_in, train_run
+from wherefrom.workers.task import RunLost, check_runs, checked, raise_error, seconds_in, train_run
 
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 """glibc, left alone, gives memory back at the end of a step and asks for it again in the next: 8 % of a small step."""
@@ -35,6 +36,13 @@ class Workers:
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # a process that is warm comes first
         for worker in reversed(self._workers):
             self._idle.put(worker)
+
+    def check(self, configs: list[dict]) -> None:
+        """`check_runs` in the first process, which then has the data."""
+        try:
+            return self._workers[0].check(configs)
+        except (IndexError, RunLost):  # nothing to train, or it died
+            return check_runs(configs)
 
     def submit(self, config: dict, out: Path) -> Future[float]:
         """Train one run; the future gives the seconds it took, or raises RunFailed or RunLost."""
@@ -73,18 +81,24 @@ class _Worker:
         self._stopped = False
         self._lock = threading.Lock()
 
+    def check(self, configs: list[dict]) -> None:
+        raise_error(self._ask("check", configs))
+
     def train(self, config: dict, out: Path) -> float:
+        return seconds_in(self._ask("train", config, str(out)))
+
+    def _ask(self, what: str, *given) -> dict:
         process = self._running()
         assert process.stdin
         assert process.stdout
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps([config, str(out)]) + "\n")
+            process.stdin.write(json.dumps([what, *given]) + "\n")
             process.stdin.flush()
         reply = process.stdout.readline()
         if not reply:
             self.close()
             raise RunLost(f"its process ended with code {process.wait()}; is there enough memory?")
-        return seconds_in(json.loads(reply))
+        return json.loads(reply)
 
     def start(self) -> None:
         self._running()
@@ -113,8 +127,11 @@ class _Worker:
 # ---- inside the process
 
 
+WORK = {"check": checked, "train": train_run}
+
+
 def work() -> None:
-    """Train the runs that standard input names, one after the other."""
+    """Do what standard input says, one after the other."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no reply
     tasks: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -122,7 +139,8 @@ def work() -> None:
     with contextlib.suppress(Exception):  # the first run will say what is missing
         import wherefrom.train  # noqa: F401
     while True:
-        print(json.dumps(train_run(*json.loads(tasks.get()))), file=replies, flush=True)
+        what, *given = json.loads(tasks.get())
+        print(json.dumps(WORK[what](*given)), file=replies, flush=True)
 
 
 def _listen(tasks: queue.SimpleQueue[str]) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
 
-from wherefrom.workers.task import RunLost, seconds_in
+from wherefrom.workers.task import RunLost, check_runs, seconds_in
 
 Task = tuple[dict, Path]
 """A run's configuration, and its folder."""
@@ -49,6 +49,9 @@ class Remote:
         self._started: dict[Any, tuple[Future[float], Task]] = {}
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def check(self, configs: list[dict]) -> None:
+        check_runs(configs)
 
     def submit(self, config: dict, out: Path) -> Future[float]:
         """Train one run; the future gives the seconds it took, or raises RunFailed or RunLost."""

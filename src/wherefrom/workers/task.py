@@ -17,6 +17,9 @@ if TYPE_CHECKING:  # torch is loaded where runs are trained, and nowhere else
 AGAIN = 1.0
 """Seconds between two looks at a run that somebody else is writing."""
 
+ERRORS = {kind.__name__: kind for kind in (ValueError, OSError, ImportError)}
+"""What users can mend."""
+
 
 class RunFailed(Exception):
     """The run cannot succeed; to try it again would end the same way."""
@@ -54,6 +57,40 @@ def train_run_elsewhere(config: dict, out: str, folder: str) -> dict:
     if os.path.isdir(folder):
         os.chdir(folder)  # the images may be named by a path from there
     return train_run(config, out)
+
+
+def check_runs(configs: list[dict]) -> None:
+    """Look for the device and load the data once, so that what is wrong is said before anything is written.
+
+    Raises:
+        ValueError: for a device that is not there, data that cannot be used, or settings that do not fit them.
+        OSError, ImportError: for data that cannot be read, or a package that is missing.
+    """
+    from wherefrom.config import from_dict
+    from wherefrom.data import Batches
+    from wherefrom.train import choose_device
+
+    runs = [from_dict(config) for config in configs]
+    choose_device(runs[0].device)
+    data = _data(runs[0].data)
+    for patch_size, batch_size in {(run.model.patch_size, run.batch_size) for run in runs}:
+        Batches(data, arm="natural", patch_size=patch_size, batch_size=batch_size, seed=0)
+
+
+def checked(configs: list[dict]) -> dict:
+    """`check_runs` in another process: {}, or {"error": its kind, "sentence": …}."""
+    try:
+        check_runs(configs)
+    except Exception as error:
+        kind = next((kind for kind in ERRORS.values() if isinstance(error, kind)), RuntimeError)
+        return {"error": kind.__name__, "sentence": str(error) if kind is not RuntimeError else repr(error)}
+    return {}
+
+
+def raise_error(reply: dict) -> None:
+    """Raise what `checked` found."""
+    if reply:
+        raise ERRORS.get(reply["error"], RuntimeError)(reply["sentence"])
 
 
 def seconds_in(reply: dict) -> float:
