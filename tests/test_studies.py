@@ -280,7 +280,7 @@ def test_what_cannot_be_trained_is_said_before_anything_is_submitted():
         one.check([config])
         with pytest.raises(ValueError, match="unknown data 'digit'"):
             one.check(wrong)
-        with pytest.raises(ValueError, match="patch_size must divide .* patch_size is 3"):
+        with pytest.raises(ValueError, match=r"patch_size must divide .* patch_size is 3"):
             one.check([config, config | {"model": config["model"] | {"patch_size": 3}}])
         (worker,) = set(children()) - before
         worker.kill()

@@ -6,7 +6,7 @@ import importlib
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -182,7 +182,8 @@ def _wait_for(
     """Until all have ended. Each look costs as much as there are runs at work, however many have ended or wait."""
     waiting, pause = set(futures), 0.5
     while waiting:
-        done, waiting = wait(waiting, timeout=pause)
+        first = len(waiting) == 2  # one is left then, and that is of interest at once
+        done, waiting = wait(waiting, pause, FIRST_COMPLETED if first else ALL_COMPLETED)
         for future in done:
             trained.note(futures[future], future)
         if len(waiting) == 1:
