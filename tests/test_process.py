@@ -67,7 +67,6 @@ def test_one_processor_has_no_helper(module: str, monkeypatch: pytest.MonkeyPatc
 
 def test_a_helper_leaves_with_its_parent_whatever_it_is_doing(module: str, tmp_path: Path):
     program = textwrap.dedent("""
-        import sys
         from wherefrom import process
         process.available_processors = lambda: 2
         helper = process.Helper("answers")

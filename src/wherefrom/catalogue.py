@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from wherefrom.roles import SENTENCES
+from wherefrom.roles import ROLE_MEASURES, SENTENCES
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,12 @@ _STRUCTURES = {
 """Structure measures of the position embedding that forces and ledgers are kept for, with their units."""
 
 _ROLE_PARTS = {
-    "": "",
-    "_low": " Lower end of its 95 % interval over images.",
-    "_high": " Upper end of its 95 % interval over images.",
-    "_threshold": " What chance gives: the same head with offsets, or images, exchanged.",
+    "score": "",
+    "low": " Lower end of its 95 % interval over images.",
+    "high": " Upper end of its 95 % interval over images.",
+    "threshold": " What chance gives: the same head with offsets, or images, exchanged.",
 }
-"""What is recorded of the score of a role, by the ending of its name."""
+"""What each part of `ROLE_MEASURES` is."""
 
 _ABLATION_PARTS = {
     "": "",
@@ -229,9 +229,11 @@ MEASURES: dict[str, Measure] = {
             "What the ledger of q-k alignment misses, relative to the sum of the sizes of all steps' changes.", _LCA,
         ),
         *(
-            Measure(f"role_{role}{part}", "score", None, None if part else 1, "0", _RENORMALISED, sentence + what)
-            for role, sentence in SENTENCES.items()
-            for part, what in _ROLE_PARTS.items()
+            Measure(
+                name, "score", None, 1 if part == "score" else None, "0", _RENORMALISED,
+                SENTENCES[role] + _ROLE_PARTS[part],
+            )
+            for name, (role, part) in ROLE_MEASURES.items()
         ),
         *(
             measure
