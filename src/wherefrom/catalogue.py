@@ -22,6 +22,8 @@ class Measurement:
     distance: float | None = None
     grid: str | None = None
     """`model`: places as the model sees them; `true`: places before the shuffling."""
+    content: str | None = None
+    """What the probe images hold, where it matters: `natural`, or `shuffled`: their patches permuted anew in each."""
 
 
 COLUMNS = tuple(field.name for field in fields(Measurement))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wherefrom.content import of_content
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -42,18 +44,19 @@ ROLE_MEASURES = {
 KEYS = ["run", "arm", "num_heads", "seed", "step", "layer", "head"]
 
 
-def roles_of(table: pd.DataFrame) -> pd.DataFrame:
+def roles_of(table: pd.DataFrame, content: str = "natural") -> pd.DataFrame:
     """Which head has which role: its 95 % interval lies above max(threshold of the null, least effect worth a name).
 
     Args:
         table: the tidy table of a study, or of one run.
+        content: of the probe images, `natural` or `shuffled`.
 
     Returns:
         One row a head, step and role: the columns in `KEYS` (and `setting`) that `table` has, then role, score, low,
         high, threshold, has. A score that could not be had is NaN, and its head does not have the role.
     """
     keys = [key for key in (*KEYS, "setting") if key in table.columns]
-    rows = table[table["measure"].isin(ROLE_MEASURES) & (table["split"] == "probe")]
+    rows = of_content(table[table["measure"].isin(ROLE_MEASURES) & (table["split"] == "probe")], content)
     role, part = ([ROLE_MEASURES[name][place] for name in rows["measure"]] for place in (0, 1))
     parts = rows[[*keys, "value"]].assign(role=role, part=part)
     wide = parts.pivot(index=[*keys, "role"], columns="part", values="value").reset_index().rename_axis(columns=None)

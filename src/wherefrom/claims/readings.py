@@ -29,13 +29,16 @@ class Readings:
         self._arms = set(zip(first["arm"], first["num_heads"], strict=True))
         self._last_steps = rows.groupby("run")["step"].max()
 
-    def rows(self, measure: str, arm: str = "natural", num_heads=None, grid="model", **where) -> pd.DataFrame:
+    def rows(
+        self, measure: str, arm: str = "natural", num_heads=None, grid="model", content="natural", **where
+    ) -> pd.DataFrame:
         """Rows of one measure in one arm; a condition is a value or a tuple of values.
 
-        A measure that knows of no grid is the model's.
+        A measure that knows of no grid is the model's; one that knows of no content belongs to natural images.
         """
         rows = self._groups.get((measure, arm), self._nothing)
         keep = (rows["grid"] == grid).to_numpy() | (rows["grid"].isna().to_numpy() & (grid == "model"))
+        keep &= (rows["content"] == content).to_numpy() | (rows["content"].isna().to_numpy() & (content == "natural"))
         if num_heads is not ANY:
             keep &= (rows["num_heads"] == (num_heads or self.num_heads)).to_numpy()
         for column, value in where.items():
@@ -83,12 +86,13 @@ def layer_means(heads: pd.DataFrame) -> pd.DataFrame:
     return heads.T.groupby(level="layer").mean().T
 
 
-_TEXT = ("arm", "measure", "split", "route", "relation", "grid")
+_TEXT = ("arm", "measure", "split", "route", "relation", "grid", "content")
 _WHOLE = ("num_heads", "seed", "step")
 _COLUMNS = ("run", *_TEXT, *_WHOLE, "layer", "head", "value", "distance")
 
 
 def _compact(table: pd.DataFrame) -> pd.DataFrame:
+    table = table if "content" in table else table.assign(content=None)
     text = {name: table[name].astype("category") for name in _TEXT}
     whole = {"run": pd.factorize(table["run"])[0]} | {name: table[name].astype("int64") for name in _WHOLE}
     places = {name: table[name].astype("Int64").fillna(-1).astype("int64") for name in ("layer", "head")}

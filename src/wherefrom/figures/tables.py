@@ -12,6 +12,7 @@ from scipy import special
 
 from wherefrom.catalogue import MEASURES
 from wherefrom.config import CUT
+from wherefrom.content import of_content
 from wherefrom.figures.style import BLUE, FAINT, GREEN, INK, ORANGE, PURPLE, RED, SKY
 
 
@@ -62,12 +63,13 @@ def _place(route: str) -> str:
     return f"{kind} ({where})" if where else kind
 
 
-def select(table: pd.DataFrame, measure: str, **where) -> pd.DataFrame:
+def select(table: pd.DataFrame, measure: str, content: str = "natural", **where) -> pd.DataFrame:
     """Rows of `measure` whose value is known, with `run, arm, num_heads, seed`.
 
     Args:
         table: measurements of a study, or of one run (which then is one run of an unnamed arm).
         measure: a name of the catalogue.
+        content: of the probe images, `natural` or `shuffled`.
         where: only rows whose column has this value; None is no condition.
 
     Raises:
@@ -78,7 +80,7 @@ def select(table: pd.DataFrame, measure: str, **where) -> pd.DataFrame:
             f"expected a table of measurements with columns step, measure, value; found {list(table.columns)}; "
             f"pass run.measurements() or study.measurements()"
         )
-    rows = without_series(table[table["measure"] == measure])
+    rows = without_series(of_content(table[table["measure"] == measure], content))
     for column, value in where.items():
         rows = rows if value is None else rows[rows[column] == value]
     if rows.empty:

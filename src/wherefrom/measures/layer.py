@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -20,8 +21,23 @@ ROW_MEASURES = ("attention_entropy", "prefix_mass", "argmax_agreement")
 MAPS = PAIR_MEASURES
 
 
-def layer_measurements(sums: LayerSums, layer: int, split: str, distances: bool = True) -> Iterator[Measurement]:
-    """Every measure of the layer that the sums hold: by head; pairs by relation and, if asked, by distance."""
+def layer_measurements(
+    sums: LayerSums, layer: int, split: str, distances: bool = True, content: str | None = None
+) -> Iterator[Measurement]:
+    """Every measure of the layer that the sums hold: by head; pairs by relation and, if asked, by distance.
+
+    Args:
+        sums: of the layer.
+        layer: its number.
+        split: of the images.
+        distances: also by distance.
+        content: of the images, `natural` or `shuffled`; None where it is not asked for.
+    """
+    for row in _measurements(sums, layer, split, distances):
+        yield replace(row, content=content) if content else row
+
+
+def _measurements(sums: LayerSums, layer: int, split: str, distances: bool) -> Iterator[Measurement]:
     for measure in PAIR_MEASURES:
         if (measure, "model") in sums.pairs:
             yield from _pair_measurements(sums, measure, layer, split, distances)

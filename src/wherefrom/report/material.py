@@ -10,6 +10,7 @@ import pandas as pd
 
 from wherefrom.catalogue import COLUMNS
 from wherefrom.config import RunKey
+from wherefrom.content import of_content
 from wherefrom.figures.tables import by_series, without_series
 from wherefrom.geometry import PatchGrid
 from wherefrom.heads import Matching, study_matching
@@ -45,13 +46,13 @@ class Material:
         """Where the rows of each measure are: sections ask for few of some eighty, and comparing text takes long."""
         return dict(self.everything.groupby("measure", sort=False).indices) if len(self.everything) else {}  # pyrefly: ignore
 
-    def rows(self, measure: str | Iterable[str], **where) -> pd.DataFrame:
+    def rows(self, measure: str | Iterable[str], content: str = "natural", **where) -> pd.DataFrame:
         """Rows of measures in all finished runs that have these values; with its columns also where there is none."""
         names = [measure] if isinstance(measure, str) else measure
         places = [self._places[name] for name in names if name in self._places]
         if not places:
             return pd.DataFrame(columns=["run", "arm", "num_heads", "seed", "setting", "step", *COLUMNS])
-        table = self.everything.iloc[np.sort(np.concatenate(places))]
+        table = of_content(self.everything.iloc[np.sort(np.concatenate(places))], content)
         for column, value in where.items():
             table = table[table[column] == value]
         return table.reset_index(drop=True)

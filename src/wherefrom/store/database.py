@@ -27,7 +27,7 @@ TYPES = {
     "layer": "INTEGER",
     "head": "INTEGER",
 }
-TYPES |= {"split": "TEXT", "route": "TEXT", "relation": "TEXT", "distance": "REAL", "grid": "TEXT"}
+TYPES |= {"split": "TEXT", "route": "TEXT", "relation": "TEXT", "distance": "REAL", "grid": "TEXT", "content": "TEXT"}
 
 SCHEMA = f"""
 CREATE TABLE measurements({", ".join(f"{name} {TYPES[name]}" for name in ROW)});
@@ -99,6 +99,12 @@ def _copy_in_memory(path: Path, log: Path) -> sqlite3.Connection:
         with contextlib.closing(sqlite3.connect(Path(folder) / path.name)) as copied:
             copied.backup(memory)
     return memory
+
+
+def columns(connection: sqlite3.Connection) -> str:
+    """The columns of `ROW` to select; one that a record from before it was introduced lacks is null."""
+    present = {name for _, name, *_ in connection.execute("PRAGMA table_info(measurements)")}
+    return ", ".join(name if name in present else f"NULL AS {name}" for name in ROW)
 
 
 def plain(values: Iterable) -> tuple:

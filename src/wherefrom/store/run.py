@@ -201,9 +201,9 @@ class RunDirectory:
             names = [measure] if isinstance(measure, str) else list(measure)
             clauses.append(f"measure IN ({','.join('?' * len(names))})")
             values += names
-        query = "SELECT * FROM measurements" + (" WHERE " + " AND ".join(clauses) if clauses else "")
+        query = "FROM measurements" + (" WHERE " + " AND ".join(clauses) if clauses else "") + " ORDER BY rowid"
         with self._reader() as reader:
-            return reader.execute(query + " ORDER BY rowid", database.plain(values)).fetchall()
+            return reader.execute(f"SELECT {database.columns(reader)} {query}", database.plain(values)).fetchall()
 
     def account(self) -> dict[str, float]:
         """The largest `route_closure` and `ledger_residual` recorded: what routes and ledgers miss; empty without."""
