@@ -436,8 +436,8 @@ def test_a_transaction_that_a_killed_writer_left_there_is_taken_back(tmp_path: P
         run.record(0, losses(0))
         run._writer.execute("PRAGMA cache_size=1")
         run._writer.execute("BEGIN IMMEDIATE")  # so much that some of it is in the file before it is committed
-        rows = [(1, "loss", float(place), *[None] * 7) for place in range(20_000)]
-        run._writer.executemany("INSERT INTO measurements VALUES (?,?,?,?,?,?,?,?,?,?)", rows)
+        rows = [(1, "loss", float(number)) for number in range(20_000)]
+        run._writer.executemany("INSERT INTO measurements(step, measure, value) VALUES (?,?,?)", rows)
         shutil.copytree(run.path, copy)
         assert (copy / "run.sqlite-journal").stat().st_size
         run._writer.execute("ROLLBACK")
