@@ -89,8 +89,9 @@ def study(
     - judges each claim and writes verdicts.json and report.html
     - run again, goes on where it stopped; what is finished is kept
 
-        wherefrom study                           # photographs that it carries
+        wherefrom study                           # handwritten digits that it carries: their layout matters
         wherefrom study --quick --out runs/quick  # a smaller study of the same kind
+        wherefrom study --data photos --out runs/photos  # photographs: a map forms that nothing reads
         wherefrom study --data pictures/ --model.patch-size 8 --out runs/pictures
         wherefrom study --vary patch_size 2 4 8 --vary pos_embed learned none rope
         wherefrom study --on slurm --resources slurm_partition=gpu timeout_min=240 gpus_per_node=1
@@ -262,7 +263,7 @@ def overview() -> str:
             "\ncommands:",
             *commands,
             "\nexamples:",
-            "  wherefrom study --quick     a small study of photographs that it carries",
+            "  wherefrom study --quick     a small study of digits that it carries",
             "  wherefrom study --help      the options of a command, and more examples",
             "  wherefrom --version",
         )

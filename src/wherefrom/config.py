@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -28,24 +29,25 @@ class ModelConfig:
 
     width: int = 64
     """Length of the vector that stands for one token."""
-    depth: int = 3
+    depth: int = 2
     """Number of layers."""
     num_heads: int = 4
     """Number of attention heads in each layer; must divide the width."""
-    patch_size: int = 4
-    """Side of a square patch in pixels; must divide height and width of the images."""
+    patch_size: int = 0
+    """Side of a square patch in pixels; must divide height and width of the images. 0: what suits the data, which is 2
+    for mnist16, 1 for digits and 4 for all others."""
     mlp_ratio: float = 1.0
     """Hidden width of each MLP as a multiple of the width."""
     pool: Pool = "mean"
     """Read-out of the classifier: the mean over patches, or a class token."""
     pos_embed: PosEmbed = "learned"
     """Position embedding: learned from noise, fixed sines and cosines, none, or rope: queries and keys rotated."""
-    pos_embed_std: float = 0.02
-    """Standard deviation of the noise that a learned position embedding starts from."""
+    pos_embed_std: float = 0.005
+    """Standard deviation of the noise that a learned position embedding starts from; small starts give clearer maps."""
 
     def __post_init__(self):
-        _refuse_below(1, self, "width", "depth", "num_heads", "patch_size")
-        _refuse_below(0, self, "pos_embed_std")
+        _refuse_below(1, self, "width", "depth", "num_heads")
+        _refuse_below(0, self, "patch_size", "pos_embed_std")
         _refuse_unknown(self, pool=get_args(Pool), pos_embed=get_args(PosEmbed))
         if not isfinite(self.mlp_ratio) or self.width * self.mlp_ratio < 1:
             raise ValueError(f"mlp_ratio must give the MLP a hidden width of at least 1; found {self.mlp_ratio}")
@@ -61,6 +63,15 @@ class ModelConfig:
                 f"rope needs heads of a size that 4 divides; found width {self.width} in {self.num_heads} heads, "
                 f"{self.width // self.num_heads} each"
             )
+
+
+def suitable_patch_size(data: str) -> int:
+    """Side of a patch in pixels that leaves about 8 × 8 patches, for the images that come with a name.
+
+    >>> suitable_patch_size("mnist16"), suitable_patch_size("photos")
+    (2, 4)
+    """
+    return {"mnist16": 2, "digits": 1}.get(data, 4)
 
 
 @dataclass(frozen=True)
@@ -89,17 +100,17 @@ class RecordConfig:
 class TrainConfig:
     """One training run."""
 
-    data: str = "photos"
+    data: str = "mnist16"
     """Name of a data set (`wherefrom data` lists them), or the path of an image folder or parquet file."""
     arm: Arm = "natural"
     """Patches as they are (natural), permuted once for all images (shuffled), or anew for each image (scrambled)."""
     seed: int = 0
     """Seed of everything random: initial parameters, order of images, crops, permutations."""
-    steps: int = 240
+    steps: int = 400
     """Number of training steps."""
     batch_size: int = 64
     """Images in a training batch, over all processes."""
-    learning_rate: float = 2.5e-3
+    learning_rate: float = 5e-3
     """Highest learning rate, reached after the warm-up, then lowered to 0 along a cosine."""
     warmup_steps: int = 10
     """Steps of linear warm-up."""
@@ -124,6 +135,11 @@ class TrainConfig:
         _refuse_unknown(self, arm=ARMS)
         if self.seed >= 2**63:
             raise ValueError(f"seed must be below 2^63; found {self.seed}")
+
+    def resolved(self) -> TrainConfig:
+        """The same with what was left to the data filled in."""
+        patch_size = self.model.patch_size or suitable_patch_size(self.data)
+        return replace(self, model=replace(self.model, patch_size=patch_size))
 
 
 CUT = "cut-"
@@ -156,33 +172,48 @@ def settings_to_vary() -> dict[str, Any]:
     return get_type_hints(ModelConfig) | {name: training[name] for name in names}
 
 
+WITHOUT_PICTURES = ("mnist16", "mnist", "digits")
+"""Data whose images are blank at their borders: nobody can see whether a shuffled one has been put back together."""
+
+
+def data_to_put_back(data: str) -> str:
+    """What the shuffled arm of a study trains on if nothing else is asked for."""
+    return "photos" if data in WITHOUT_PICTURES else data
+
+
 @dataclass(frozen=True)
 class StudyConfig:
     """Which runs a study is made of."""
 
-    data: str = "photos"
+    data: str = "mnist16"
     """Name of a data set (`wherefrom data` lists them), or the path of an image folder or parquet file."""
-    seeds: int = 5
-    """Runs of the natural and of the scrambled arm, one a seed. Seeds are the unit of evidence."""
-    heads: tuple[int, ...] = (1, 2, 4, 8)
+    seeds: int = 6
+    """Runs of the natural arm, one a seed. Seeds are the unit of evidence."""
+    control_seeds: int = 3
+    """Runs of the scrambled arm. Where there is nothing of space to learn no structure is expected, so few will do."""
+    heads: tuple[int, ...] = (1, 4, 8)
     """Head counts of the head sweep, in the natural arm, at equal width and parameters."""
     vary: Vary = ()
     """Values of another setting, one setting at a time, in the natural arm: {"patch_size": (2, 4, 8)}."""
-    head_seeds: int = 3
+    head_seeds: int = 5
     """Seeds of each further head count, and of each further value of a setting."""
     arms: tuple[Arm, ...] = ("natural", "shuffled", "scrambled")
     """Control arms; shuffled runs once, as a demonstration."""
+    shuffled_data: str = ""
+    """Data of the shuffled arm; if empty the same data, and photos in place of handwritten digits, which are blank at
+    their borders."""
     cut: tuple[str, ...] = ()
     """Further arms, each with a part of the gradient cut: pos:q,k (routes to pos_embed), pairs:far (pairs), …"""
     causal: bool = False
     """Add the two cut arms that ask whether the routes through q and k are needed for the map, and enough."""
     ledger: bool = True
-    """Keep the account of which route of the gradient builds the map, in the natural arm and in cut arms."""
-    steps: int = 240
+    """Keep the account of which route of the gradient builds the map, in the natural arm and in cut arms, and in one
+    natural run that of the scores: which pairs' gradient made neighbours attend to each other."""
+    steps: int = 400
     """Training steps of each run."""
     batch_size: int = 64
     """Images in a training batch."""
-    learning_rate: float = 2.5e-3
+    learning_rate: float = 5e-3
     """Highest learning rate."""
     device: str = "auto"
     """Device to train on: auto, cpu, cuda or mps."""
@@ -192,7 +223,7 @@ class StudyConfig:
     """What is recorded."""
 
     def __post_init__(self):
-        _refuse_below(1, self, "seeds", "head_seeds")
+        _refuse_below(1, self, "seeds", "control_seeds", "head_seeds")
         if "natural" not in self.arms:
             raise ValueError(f"arms must name natural, which all others are held against; found {', '.join(self.arms)}")
         self.runs()  # raises its own sentence for an impossible head count or value
@@ -203,7 +234,7 @@ class StudyConfig:
         return TrainConfig(
             data=self.data, steps=self.steps, batch_size=self.batch_size, learning_rate=self.learning_rate,
             device=self.device, threads=1, model=self.model, record=self.record,
-        )  # fmt: skip
+        ).resolved()  # fmt: skip
 
     @property
     def series(self) -> dict[str, tuple]:
@@ -213,26 +244,44 @@ class StudyConfig:
 
     def runs(self) -> dict[RunKey, TrainConfig]:
         """Every run of the study: first one seed of each arm, so that there is soon something to see."""
+        return self._runs_of_arms() | self._runs_of_series()
+
+    def _runs_of_arms(self) -> dict[RunKey, TrainConfig]:
         cuts = tuple(f"{CUT}{what}" for what in dict.fromkeys((*(CAUSAL if self.causal else ()), *self.cut)))
-        keys = [RunKey(arm, self.model.num_heads, 0) for arm in (*ARMS, *cuts) if arm in (*self.arms, *cuts)]
-        for seed in range(1, self.seeds):
-            keys += [RunKey(arm, self.model.num_heads, seed) for arm in (*self.arms, *cuts) if arm != "shuffled"]
-        runs = {key: self._run(key, self.train, self.ledger and key.arm != "scrambled") for key in keys}
-        places = [(name, value) for name, values in self.series.items() for value in values]
-        for seed in range(self.head_seeds):
-            for name, value in places:
-                if value != value_of(self.train, name):  # that is the natural arm
-                    heads = value if name == "num_heads" else self.model.num_heads
-                    setting = "" if name == "num_heads" else f"{name}={value}"
-                    key = RunKey("natural", heads, seed, setting)
-                    runs[key] = self._run(key, with_value(self.train, name, value))
+        seeds = dict.fromkeys((*ARMS, *cuts), self.seeds) | {"shuffled": 1, "scrambled": self.control_seeds}
+        arms = [arm for arm in (*ARMS, *cuts) if arm in (*self.arms, *cuts)]
+        keys = [
+            RunKey(arm, self.model.num_heads, seed)
+            for seed in range(max(self.seeds, self.control_seeds))
+            for arm in arms
+            if seed < seeds[arm]
+        ]
+        return {key: self._run_of_arm(key) for key in keys}
+
+    def _run_of_arm(self, key: RunKey) -> TrainConfig:
+        if key.arm == "shuffled":
+            data = self.shuffled_data or data_to_put_back(self.data)
+            return self._run(key, replace(self.train, data=data, model=self.model).resolved())
+        return self._run(key, self.train, ledger=self.ledger and key.arm != "scrambled")
+
+    def _runs_of_series(self) -> dict[RunKey, TrainConfig]:
+        runs = {}
+        values = [(name, value) for name, values in self.series.items() for value in values]
+        for seed, (name, value) in itertools.product(range(self.head_seeds), values):
+            if value != value_of(self.train, name):  # that is the natural arm
+                heads = value if name == "num_heads" else self.model.num_heads
+                setting = "" if name == "num_heads" else f"{name}={value}"
+                key = RunKey("natural", heads, seed, setting)
+                runs[key] = self._run(key, with_value(self.train, name, value))
         return runs
 
     def _run(self, key: RunKey, config: TrainConfig, ledger: bool = False) -> TrainConfig:
+        record = config.record
         if config.model.pos_embed != "learned":
-            record = replace(config.record, ledger_every=0, alignment_ledger=False)
-        else:
-            record = replace(config.record, ledger_every=1) if ledger else config.record
+            record = replace(record, ledger_every=0, alignment_ledger=False)
+        elif ledger:
+            of_scores = record.alignment_ledger or (key.arm == "natural" and key.seed == 0)
+            record = replace(record, ledger_every=1, alignment_ledger=of_scores)
         config = replace(config, seed=key.seed, record=record)
         cut = key.arm.startswith(CUT)
         return replace(config, cut=key.arm.removeprefix(CUT)) if cut else replace(config, arm=cast(Arm, key.arm))

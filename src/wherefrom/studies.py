@@ -31,7 +31,8 @@ T = TypeVar("T")
 
 def quick_study(config: StudyConfig) -> StudyConfig:
     """A smaller study of the same kind: fewer seeds, head counts and steps; every sentence says preliminary."""
-    return replace(config, seeds=3, head_seeds=3, heads=config.heads[:1], steps=min(config.steps, 140))
+    few = min(config.control_seeds, 3)
+    return replace(config, seeds=3, control_seeds=few, head_seeds=3, heads=(), steps=min(config.steps, 150))
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def _wait_for(
 
 
 def study(
-    data: str = "photos",
+    data: str = "mnist16",
     *,
     out: str | Path = "runs/study",
     jobs: int = 0,

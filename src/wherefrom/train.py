@@ -64,6 +64,7 @@ def fit(
         FloatingPointError: if the loss is no finite number; all that was recorded is kept.
         BlockingIOError: if another process is writing `out`.
     """
+    config = config.resolved()
     with processes() as (rank, world), reproducible(config):
         data = data or load(config.data)
         batches = Batches(

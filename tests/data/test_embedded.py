@@ -1,5 +1,6 @@
 """The data sets that come with installed packages: labels right, nothing held out is trained on."""
 
+import itertools
 import sys
 from collections import Counter
 
@@ -59,7 +60,10 @@ def test_scaling_mixes_no_stripe_with_another(tmp_path):
     assert (pixels == expected).all()
 
 
-@pytest.mark.parametrize(("name", "side", "count", "highest"), [("digits", 8, 1797, 183), ("mnist", 28, 5000, 500)])
+@pytest.mark.parametrize(
+    ("name", "side", "count", "highest"),
+    [("digits", 8, 1797, 183), ("mnist", 28, 5000, 500), ("mnist16", 16, 5000, 500)],
+)
 def test_digits_are_whole_and_their_labels_fit(name, side, count, highest):
     data = load(name)
     assert data.image_shape == (1, side, side)
@@ -70,6 +74,19 @@ def test_digits_are_whole_and_their_labels_fit(name, side, count, highest):
     means = torch.stack([data.train_images[data.train_labels == digit].float().mean(0) for digit in range(10)])
     nearest = torch.cdist(data.test_images.float().flatten(1), means.flatten(1)).argmin(1)
     assert (nearest == data.test_labels).float().mean() > 0.75  # chance is 0.1
+
+
+def test_averaging_keeps_the_mean_and_weighs_pixels_by_the_area_covered():
+    images = torch.arange(2 * 1 * 24 * 24, dtype=torch.int64).remainder(251).to(torch.uint8).reshape(2, 1, 24, 24)
+    small = embedded.average_to(images, 16)
+    for y, x in itertools.product(
+        range(16), repeat=2
+    ):  # a new pixel covers 1.5 old ones: each third of one counts once
+        fine = [images[0, 0, (3 * y + dy) // 2, (3 * x + dx) // 2] for dy, dx in itertools.product(range(3), repeat=2)]
+        assert abs(float(small[0, 0, y, x]) - sum(map(float, fine)) / 9) <= 0.5 + 1e-9
+    assert torch.equal(embedded.average_to(images, 24), images)
+    even = torch.full((1, 1, 24, 24), 77, dtype=torch.uint8)
+    assert torch.equal(embedded.average_to(even, 16), even[..., :16, :16])
 
 
 def test_loading_twice_gives_the_same():
@@ -97,7 +114,7 @@ def test_every_described_data_set_can_be_loaded_or_says_what_it_needs():
     assert {"photos", "mnist", "digits", "cifar10", "a folder", "a .parquet file"} <= set(names)
     assert all(set(row) == {"data", "images", "needs"} and all(row.values()) for row in rows)
     there = [row["data"] for row in rows if row["needs"].startswith("nothing")]
-    assert there == ["photos", "mnist", "digits"]  # each is loaded in a test above
+    assert there == ["mnist16", "photos", "mnist", "digits"]  # each is loaded in a test above
 
 
 def test_cifar10_names_the_missing_package(monkeypatch):

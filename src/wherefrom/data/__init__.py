@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wherefrom.data.batches import Batches
 from wherefrom.data.cifar import cifar10
-from wherefrom.data.embedded import digits, mnist, photos
+from wherefrom.data.embedded import digits, mnist, mnist16, photos
 from wherefrom.data.folder import image_folder
 from wherefrom.data.images import ImageData
 
@@ -24,6 +24,7 @@ class _DataSet:
 
 
 _KNOWN = {
+    "mnist16": _DataSet(mnist16, "5,000 handwritten digits, 16 × 16, grey; their layout tells them apart", "nothing"),
     "photos": _DataSet(photos, "32 × 32 crops of 15 photographs; the class is the photograph", "nothing"),
     "mnist": _DataSet(mnist, "5,000 handwritten digits, 28 × 28, grey", "nothing"),
     "digits": _DataSet(digits, "1,797 handwritten digits, 8 × 8, grey", "nothing; try --model.patch-size 1 or 2"),

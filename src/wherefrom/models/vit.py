@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from wherefrom.config import ModelConfig
 from wherefrom.geometry import PatchGrid
 
+PATCH_SIZE = 4
+"""Side of a patch where the configuration leaves it open and nothing is known of the data."""
+
 
 class PatchEmbed(nn.Module):
     """Cut images into patches and map each linearly to a token."""
@@ -114,9 +117,10 @@ class ViT(nn.Module):
     def __init__(self, config: ModelConfig, image_shape: tuple[int, int, int], num_classes: int):
         super().__init__()
         channels, *size = image_shape
-        self.grid = patch_grid(size[0], size[1], config.patch_size, num_prefix_tokens=int(config.pool == "class"))
+        patch_size = config.patch_size or PATCH_SIZE
+        self.grid = patch_grid(size[0], size[1], patch_size, num_prefix_tokens=int(config.pool == "class"))
         self.num_prefix_tokens = self.grid.num_prefix_tokens
-        self.patch_embed = PatchEmbed(channels, config.patch_size, config.width)
+        self.patch_embed = PatchEmbed(channels, patch_size, config.width)
         self.pos_embed = position_embedding(config, self.grid)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width)) if self.num_prefix_tokens else None
         rotary = Rotary(self.grid, config.width // config.num_heads) if config.pos_embed == "rope" else None

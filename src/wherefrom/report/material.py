@@ -90,10 +90,11 @@ class Material:
         return next((run.grid for run in runs if run.grid is not None), None)
 
     def true_grid(self, run: RunDirectory) -> PatchGrid:
-        """The grid before the shuffling."""
-        assert self.grid is not None
+        """The grid of a run's own model before the shuffling; the shuffled arm may have other images than the rest."""
+        grid = run.grid or self.grid
+        assert grid is not None
         order = self.array(run, "patch_order")
-        return self.grid if order is None else self.grid.reordered(order)
+        return grid if order is None else grid.reordered(order)
 
     def array(self, run: RunDirectory, name: str, step: int | None = None, layer: int | None = None):
         """One array, by default of the first step that has it; None where there is none."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from wherefrom.catalogue import MEASURES, Measure
-from wherefrom.config import CUT, RunKey, StudyConfig, to_dict
+from wherefrom.config import CUT, RunKey, StudyConfig, data_to_put_back, suitable_patch_size, to_dict
 from wherefrom.report.details import flat
 from wherefrom.report.material import ARMS, Material, last_step
 from wherefrom.report.words import number
@@ -82,16 +82,19 @@ def command(material: Material) -> list[str]:
     keys, heads = material.study.run_keys(), material.num_heads
     counts = sorted({key.num_heads for key in keys if key.arm == "natural" and not key.setting})
     options = {
-        "data": str(material.settings["train"].get("data", "photos")),
-        "seeds": str(_seeds(keys, heads)),
+        "data": str(material.settings["train"].get("data", StudyConfig.data)),
+        "seeds": str(_seeds(keys, heads, "natural") or 1),
+        "control-seeds": str(_seeds(keys, heads, "scrambled") or ""),
+        "shuffled-data": _shuffled_data(material),
         "heads": " ".join(map(str, counts)),
         "head-seeds": str(len({key.seed for key in keys if key.setting or key.num_heads != heads}) or 1),
         "arms": " ".join(arm for arm in ARMS if any(key.arm == arm for key in keys)),
         "cut": " ".join(dict.fromkeys(key.arm.removeprefix(CUT) for key in keys if key.arm.startswith(CUT))),
     }
     options = {name: text for name, text in options.items() if text}
-    options["data"] = shlex.quote(options["data"])
+    options |= {name: shlex.quote(options[name]) for name in ("data", "shuffled-data") if name in options}
     defaults = dict(flat(asdict(StudyConfig())))
+    defaults["model.patch_size"] = str(suitable_patch_size(str(material.settings["train"].get("data", ""))))
     given = [*_shared(material), ("model.num_heads", str(heads))]
     others = {name: value for name, value in given if name != "data" and defaults.get(name, value) != value}
     options |= {name.replace("_", "-"): shlex.quote(value) for name, value in others.items()}
@@ -115,8 +118,16 @@ def _series(keys: list[RunKey]) -> list[str]:
     return [f"--vary {name} {' '.join(found)}" for name, found in values.items()]
 
 
-def _seeds(keys: list[RunKey], num_heads: int) -> int:
-    return len({key.seed for key in keys if (key.arm, key.num_heads, key.setting) == ("natural", num_heads, "")}) or 1
+def _seeds(keys: list[RunKey], num_heads: int, arm: str) -> int:
+    return len({key.seed for key in keys if (key.arm, key.num_heads, key.setting) == (arm, num_heads, "")})
+
+
+def _shuffled_data(material: Material) -> str:
+    """What the shuffled arm was trained on; empty where it is what a study takes by itself."""
+    usual = data_to_put_back(str(material.settings["train"].get("data", "")))
+    runs = [run for key, run in material.finished.items() if key.arm == "shuffled"]
+    found = str(runs[0].config.get("data", "")) if runs else usual
+    return "" if found == usual else found
 
 
 def measures(material: Material) -> list[Measure]:

@@ -42,7 +42,7 @@ def _views(material: Material):
         similarity = run.array("pos_similarity", steps[-1])
         if arm == "shuffled":
             yield "shuffled, true grid", similarity, material.true_grid(run)
-            yield "shuffled, model's grid", similarity, material.grid
+            yield "shuffled, model's grid", similarity, run.grid or material.grid
         else:
             yield arm, similarity, material.grid
 

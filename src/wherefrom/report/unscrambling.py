@@ -42,14 +42,15 @@ def put_together(material: Material) -> Section:
 
 
 def _photograph(material: Material, run: RunDirectory, table, array: str, measure: str) -> Picture:
-    assert material.grid is not None
+    grid = run.grid or material.grid
+    assert grid is not None
     scores = table[table["measure"] == measure].set_index("step")["value"]
-    arrangements: dict[str, Sequence[int] | np.ndarray] = {"as the model sees it": range(material.grid.num_patches)}
+    arrangements: dict[str, Sequence[int] | np.ndarray] = {"as the model sees it": range(grid.num_patches)}
     for step in chosen_steps(run.array_steps(array)):
         arrangements[f"step {step}: {number(scores.get(step))}"] = run.array(array, step)
     figure = Figure()
     images = run.array("example_images", 0)
-    figures.unscrambled(images[clearest(images, material.grid)], arrangements, material.grid, figure)
+    figures.unscrambled(images[clearest(images, grid)], arrangements, grid, figure)
     by = "the path of the position embedding until then" if array.endswith("path") else "the position embedding alone"
     caption = f"One held-out image, its patches arranged by {by}; the share of neighbours recovered above each."
     alt = f"The same photograph shuffled and at {len(arrangements) - 1} training steps, arranged by {by}."
