@@ -124,8 +124,8 @@ def test_the_content_shuffled_probe_tells_where_scores_are_the_same_for_all_imag
         found[name] = next(row.value for row in rows if row.measure == "positional_share")
         assert {row.content for row in rows} == {"shuffled"}
     assert found["position"] == pytest.approx(1, abs=1e-9)
-    # the second pixels of i and j agree always where i = j, and elsewhere by −1/11 on average: a patch matches itself
-    # by content, wherever it lies, so of a row's variance 1, (1 + 1/11)² · 1/12 · 11/12 = 1/11 is the same in all images
+    # the product of the second pixels is 1 where i = j, and −1/11 elsewhere on average: a patch matches itself by its
+    # content, wherever it lies, so that (1 + 1/11)² · 1/12 · 11/12 = 1/11 of the variance is the same in all images
     assert found["content"] == pytest.approx(1 / 11, abs=0.01)
     assert 0.2 < found["both"] < 0.8
 
