@@ -66,14 +66,28 @@ _ABLATION_PARTS = {
     "_high": " Upper end of its 95 % interval over images.",
 }
 
+_LOGIT_TERMS = {
+    "content_content": (0, "content of the query with content of the key"),
+    "content_position": (0, "content of the query with position of the key"),
+    "position_content": (0, "position of the query with content of the key"),
+    "position_position": (0, "position of the query with position of the key"),
+    "covariance": (None, "covariance of these four"),
+}
+"""Terms of a score with the lower end of their share; position: the mean over images, content: the rest."""
+
 _NO_PREFIX = "patches only"
 _RENORMALISED = "patch queries and patch keys only, rows renormalised over patch keys"
 _PATCH_PAIRS = "pairs of patches only; prefix tokens take part in the softmax"
 _ALL_IMAGE = "whole model"
+_NO_TOKENS = "weights only"
 _JELASSI = "Jelassi, Sander & Li 2022, Vision Transformers provably learn spatial structure"
 _RAGHU = "Raghu et al. 2021, Do ViTs See Like CNNs?"
 _LCA = "Lan et al. 2019, Loss Change Allocation (there of the loss)"
 _WALMER = "Walmer et al. 2023, Teaching Matters"
+_NASEER = "Naseer et al. 2021, Intriguing Properties of Vision Transformers"
+_TUPE = "Ke, He & Liu 2021, Rethinking Positional Encoding in Language Pre-training (TUPE); He et al. 2021, DeBERTa"
+_MIMETIC = "Trockman & Kolter 2023, Mimetic Initialization of Self-Attention Layers (arXiv 2305.09828)"
+_PAN = "Pan, Philip & Schwartz 2024 (arXiv 2405.14880); Roy & Vetterli 2007, The effective rank"
 
 MEASURES: dict[str, Measure] = {
     measure.name: measure
@@ -141,6 +155,11 @@ MEASURES: dict[str, Measure] = {
             "Exponential of the entropy of the position embedding's normalised squared singular values.",
         ),
         Measure(
+            "pos_low_frequency_share", "share", 0, 1, "5 / (patches - 1)", _NO_PREFIX,
+            "Share of the position embedding's energy at low frequencies of the two-dimensional DCT over the grid: at "
+            "most two half periods, down and across together.",
+        ),
+        Measure(
             "mirror_similarity", "cosine", -2, 2, "0", _NO_PREFIX,
             "Likeness of a patch and its mirror image beyond that of other pairs at the same distance.",
         ),
@@ -181,6 +200,44 @@ MEASURES: dict[str, Measure] = {
         Measure(
             "positional_share", "share", None, 1, "0", _PATCH_PAIRS,
             "Share of the scores' variance that is the same in all images: places rather than contents.",
+        ),
+        *(
+            Measure(
+                f"logit_share_{term}", "share", low, None, "", "patch queries and patch keys only",
+                f"Layer 0, before softmax: share of the scores' variance within rows that is {what}.",
+                _TUPE,
+            )
+            for term, (low, what) in _LOGIT_TERMS.items()
+        ),
+        Measure(
+            "qk_symmetric_share", "share", 0, 1, "about 0.5", _NO_TOKENS,
+            "Of w_q'w_k of a head, LayerNorm's gain folded in, the share of the symmetric part: 1 where i scores j as "
+            "j scores i, 0 where with opposite sign.", _MIMETIC,
+        ),
+        Measure(
+            "qk_effective_rank", "dimensions", 1, None, "", _NO_TOKENS,
+            "Exponential of the entropy of the normalised squared singular values of w_q'w_k of a head; at most the "
+            "head's width.", _PAN,
+        ),
+        Measure(
+            "qk_position_trace", "nats", None, None, "0", _NO_PREFIX,
+            "Trace of w_q'w_k times the covariance of the position embedding, in units of a score: above 0 where "
+            "positions with similar embeddings attend to each other, below where they avoid each other.", _MIMETIC,
+        ),
+        Measure(
+            "position_in_stream", "share", None, 1, "about 0", _NO_PREFIX,
+            "Leave-one-out R² of row and column read by ridge regression from the residual stream before the layer, or "
+            "after the last.",
+        ),
+        Measure(
+            "position_use", "nats", None, None, "0", _ALL_IMAGE,
+            "Loss on images whose patches are permuted among the positions, afresh in each, minus the loss: above 0 "
+            "where the model uses positions.", _NASEER,
+        ),
+        Measure(
+            "position_use_accuracy", "share", -1, 1, "0", _ALL_IMAGE,
+            "Accuracy on images whose patches are permuted among the positions, afresh in each, minus the accuracy: "
+            "below 0 where the model uses positions.", _NASEER,
         ),
         Measure(
             "pressure", "nats", None, None, "0", _PATCH_PAIRS,

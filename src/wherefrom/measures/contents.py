@@ -31,13 +31,23 @@ def patches_of(images: Float[Tensor, "image channel y x"], grid: PatchGrid) -> F
         ValueError: if the grid does not divide the image.
     """
     height, width = images.shape[2:]
-    if height % grid.height or width % grid.width:
+    if not is_cut_by(images, grid):
         raise ValueError(
             f"a grid of {grid.height} × {grid.width} patches does not divide images of {height} × {width} pixels; give "
             f"images whose sides are multiples of it"
         )
     cut = images.unflatten(3, (grid.width, -1)).unflatten(2, (grid.height, -1))
     return cut.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+
+
+def images_of(patches: Float[Tensor, "image patch channel v u"], grid: PatchGrid) -> Float[Tensor, "image channel y x"]:
+    """The images whose `patches_of` these are."""
+    return patches.unflatten(1, (grid.height, grid.width)).permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+
+
+def is_cut_by(images: Tensor, grid: PatchGrid) -> bool:
+    """Whether these are images, `image channel y x`, whose sides are multiples of the grid's."""
+    return images.dim() == 4 and not (images.shape[2] % grid.height or images.shape[3] % grid.width)
 
 
 def edge_strength(patches: Float[Tensor, "*patch channel v u"]) -> Float[Tensor, "*patch"]:
@@ -140,7 +150,7 @@ class PairContents:
 def pair_contents(images: Float[Tensor, "image channel y x"], grid: PatchGrid) -> PairContents | None:
     """Contents of the pairs of patches of all images; None where patches are not cut from the image by the grid."""
     height, width = images.shape[2:]
-    if height % grid.height or width % grid.width or min(height // grid.height, width // grid.width) < 2:
+    if not is_cut_by(images, grid) or min(height // grid.height, width // grid.width) < 2:
         return None
     patches = patches_of(images.float(), grid)
     edges, details = edge_strength(patches), (high_frequency_energy(patches) + FAINT).log()

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wherefrom.geometry import PatchGrid
+from wherefrom.measures.ridge import ridge_r2
 
 
 def pos_similarity(pos_embed: Float[Tensor, "patch width"]) -> Float[Tensor, "patch patch"]:
@@ -47,23 +48,12 @@ def near_minus_far(pos_embed: Float[Tensor, "patch width"], grid: PatchGrid) -> 
 def coordinate_r2(pos_embed: Float[Tensor, "patch width"], grid: PatchGrid) -> Float[Tensor, 3]:
     """1 − Σ (y_i − ŷ_i)² / Σ (y_i − ȳ)², ŷ_i by ridge regression of the place y on pos without patch i.
 
-    The ridge constant is λ = mean feature variance × number of patches, the intercept is free; leaving out has the
-    closed form (y_i − ŷ_i) = residual_i / (1 − leverage_i).
+    The ridge constant is λ = mean feature variance × number of patches, the intercept is free (`ridge_loo`).
 
     Returns:
         R² of (row and column together, row, column); 1 for a map, about −0.2 for noise, NaN along an axis of length 1.
     """
-    num_patches = grid.num_patches
-    centred = pos_embed - pos_embed.mean(0)
-    places = torch.as_tensor(grid.coordinates).to(pos_embed)
-    places = places - places.mean(0)
-    kernel = centred @ centred.T
-    ridge = (centred.square().mean() * num_patches).clamp(min=torch.finfo(centred.dtype).tiny)  # a table of zeros
-    identity = torch.eye(num_patches).to(pos_embed)
-    hat = torch.linalg.solve(kernel + ridge * identity, kernel) + 1 / num_patches
-    squared = ((places - hat @ places) / (1 - hat.diagonal())[:, None]).square().sum(0)
-    total = places.square().sum(0)
-    return torch.stack([1 - squared.sum() / total.sum(), *(1 - squared / total)])
+    return ridge_r2(pos_embed, torch.as_tensor(grid.coordinates).to(pos_embed))
 
 
 def neighbour_recovery(pos_embed: Float[Tensor, "patch width"], grid: PatchGrid) -> Float[Tensor, ""]:

@@ -40,9 +40,10 @@ def position_measurements(
 
 
 def position_arrays(pos_embed: Tensor, grid: PatchGrid) -> dict[str, Tensor]:
-    """`pos_embed`, its `pos_similarity` and its `pos_layout` aligned to `grid`."""
+    """`pos_embed`, its `pos_similarity`, its `pos_layout` aligned to `grid` and its `pos_spectrum` on it."""
     table = pos_embed.detach().double().cpu()
     arrays = {"pos_similarity": measures.pos_similarity(table), "pos_layout": measures.layout(table, grid)}
+    arrays["pos_spectrum"] = measures.pos_spectrum(table, grid)
     return {"pos_embed": pos_embed.detach().cpu()} | {name: array.float() for name, array in arrays.items()}
 
 
@@ -52,6 +53,7 @@ def _on_grid(pos_embed: Tensor, grid: PatchGrid, permutations: int) -> Iterator[
     yield "neighbour_recovery_chance", measures.neighbour_recovery_chance(grid)
     names = ("coordinate_r2", "coordinate_r2_row", "coordinate_r2_column")
     yield from zip(names, measures.coordinate_r2(pos_embed, grid).tolist(), strict=True)
+    yield "pos_low_frequency_share", float(measures.low_frequency_share(measures.pos_spectrum(pos_embed, grid)))
     if permutations:
         similarity = measures.pos_similarity(pos_embed).numpy()
         test = mantel(similarity, grid.distances, permutations=permutations)
