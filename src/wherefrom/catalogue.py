@@ -236,8 +236,8 @@ MEASURES: dict[str, Measure] = {
         ),
         Measure(
             "position_use_accuracy", "share", -1, 1, "0", _ALL_IMAGE,
-            "Accuracy on images whose patches are permuted among the positions, afresh in each, minus the accuracy: "
-            "below 0 where the model uses positions.", _NASEER,
+            "Accuracy minus the accuracy on images whose patches are permuted among the positions, afresh in each: "
+            "above 0 where the model uses positions.", _NASEER,
         ),
         Measure(
             "pressure", "nats", None, None, "0", _PATCH_PAIRS,

@@ -18,14 +18,16 @@ from wherefrom.catalogue import Measurement
 from wherefrom.config import TrainConfig
 from wherefrom.data import Batches, ImageData, load
 from wherefrom.geometry import PatchGrid
+from wherefrom.measures.use import content_shuffled
 from wherefrom.models.vit import ViT
 from wherefrom.observe.ablation import pruning_rows
 from wherefrom.observe.account import Account
 from wherefrom.observe.alignment_ledger import AlignmentLedger
 from wherefrom.observe.cuts import Cut, cutting_pairs, parse_cut
-from wherefrom.observe.probe import Rows, probe, test_quality
+from wherefrom.observe.probe import PERMUTATION_SEED, Rows, probe, test_quality
 from wherefrom.observe.training import TrainingStep, add_over_processes
 from wherefrom.observe.unscrambling import PIXEL_BATCHES, Unscrambling, follow_places, pixel_measurements
+from wherefrom.observe.use import use_rows
 from wherefrom.recording import Record, due
 from wherefrom.store import RunDirectory
 
@@ -179,6 +181,8 @@ def observe(
     record.refuse_non_finite(test[0].value, step)  # before the probe, whose measures need numbers
     rows, arrays = probe(model, images, labels, grids, permutations)
     rows += test
+    if step in (0, config.steps):  # several forward passes over all held-out images
+        rows += use_rows(model, ((x.to(device), y.to(device)) for x, y in batches.test()), "test")
     if step == config.steps and len(images) > 1:  # a forward pass a head: once, at the end
         maps = {layer: arrays["attn_offset_map", layer] for layer in range(config.model.depth)}
         pruning = pruning_rows(model, images, labels, maps, model.grid)
@@ -210,7 +214,9 @@ def make_account(
     name = "true" if "true" in grids else "model"
     alignment = None
     if second:
-        images = batches.probe(ALIGNMENT_PROBE)[0].to(model.head.weight.device)
+        images = batches.probe(ALIGNMENT_PROBE)[0]
+        images = content_shuffled(images, model.grid, torch.Generator().manual_seed(PERMUTATION_SEED))
+        images = images.to(model.head.weight.device)
         alignment = AlignmentLedger(model, optimizer, grids[name], images, name)
     return Account(model, optimizer, grids[name], name, cut, every, alignment)
 

@@ -62,17 +62,17 @@ def test_patches_need_not_be_square_and_a_grid_that_does_not_fit_is_refused():
 @pytest.mark.parametrize("pool", ["mean", "class"])
 def test_use_is_what_loops_over_images_and_permutations_find(pool):
     vit, (images, labels) = model(pool=pool), batch()
-    drawn, losses, hits = iter(orders(5 * 3, seed=7)), [], []
+    drawn, losses, lost = iter(orders(5 * 3, seed=7)), [], []
     with torch.no_grad():
         for image, label in zip(images, labels, strict=True):
             before = vit(image[None])
             for _ in range(3):
                 after = vit(permuted_by_loop(image, next(drawn))[None])
                 losses.append(float(F.cross_entropy(after, label[None]) - F.cross_entropy(before, label[None])))
-                hits.append(int(after.argmax() == label) - int(before.argmax() == label))
+                lost.append(int(before.argmax() == label) - int(after.argmax() == label))
     loss, accuracy = position_use(vit, images, labels, vit.grid, permutations=3, seed=7)
     assert loss == pytest.approx(sum(losses) / 15, abs=1e-12)
-    assert accuracy == pytest.approx(sum(hits) / 15, abs=1e-12)
+    assert accuracy == pytest.approx(sum(lost) / 15, abs=1e-12)
     assert max(map(abs, losses)) > 1e-3  # there is something to be found
 
 

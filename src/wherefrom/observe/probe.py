@@ -11,12 +11,20 @@ from torch import Tensor, nn
 from wherefrom.attention import AttentionRecord
 from wherefrom.catalogue import Measurement
 from wherefrom.geometry import PatchGrid
-from wherefrom.measures.contents import pair_contents
+from wherefrom.measures.contents import is_cut_by, pair_contents
 from wherefrom.measures.layer import layer_maps, layer_measurements
+from wherefrom.measures.logits import logit_measurements
 from wherefrom.measures.sums import layer_sums
+from wherefrom.measures.use import content_shuffled
 from wherefrom.models.backbone import as_backbone
 from wherefrom.observe.capture import stream
 from wherefrom.observe.positions import position_arrays, position_measurements
+from wherefrom.observe.qk_matrix import qk_rows
+from wherefrom.observe.stream import position_in_stream_rows
+from wherefrom.observe.use import use_rows
+
+PERMUTATION_SEED = 0
+"""Of the permutations of the content-shuffled probe: every probe of a model is shown the same images."""
 
 Rows = tuple[list[Measurement], dict]
 """Measurements, and arrays by name or (name, layer)."""
@@ -40,22 +48,54 @@ def probe(
     """
     backbone = as_backbone(model)
     grids = grids or {"model": backbone.grid}
-    attention, arrays = {}, {}
-    contents = pair_contents(images, backbone.grid) if images.dim() == 4 else None
-
-    def receive(layer: int, record: AttentionRecord) -> None:
-        sums = layer_sums(record, grids, contents=contents)
-        attention[layer] = list(layer_measurements(sums, layer, "probe"))
-        arrays.update({(name, layer): array.float().numpy() for name, array in layer_maps(sums).items()})
-
-    output = stream(model, images, labels, receive)
-    rows = [row for layer in sorted(attention) for row in attention[layer]]
-    rows += quality(output, labels, "probe")
+    natural = ContentProbe("natural", grids)
+    output = natural.run(model, images, labels)
+    rows, arrays = natural.rows() + quality(output, labels, "probe"), natural.arrays
+    if is_cut_by(images, backbone.grid):
+        rows += shuffled_contents(model, images, grids)
+        rows += use_rows(model, [(images, labels)], "probe")
+    rows += qk_rows(backbone)
     if backbone.pos_embed is not None:
         rows += position_measurements(backbone.pos_embed, grids, permutations)
         shown = position_arrays(backbone.pos_embed, grids.get("true", backbone.grid))
-        arrays.update({name: array.numpy() for name, array in shown.items()})
+        arrays |= {name: array.numpy() for name, array in shown.items()}
     return rows, arrays
+
+
+def shuffled_contents(model: nn.Module, images: Tensor, grids: Mapping[str, PatchGrid]) -> list[Measurement]:
+    """The probe with the patches of each image permuted anew: what is left is there because of positions."""
+    grid = as_backbone(model).grid
+    shuffled = content_shuffled(images, grid, torch.Generator().manual_seed(PERMUTATION_SEED))
+    attention = ContentProbe("shuffled", grids)
+    with position_in_stream_rows(model, grids.get("true", grid)) as of_stream:
+        attention.run(model, shuffled, None)
+    return attention.rows() + of_stream
+
+
+class ContentProbe:
+    """What attention does on images of one content: measurements of each layer, and maps over offsets as arrays."""
+
+    def __init__(self, content: str, grids: Mapping[str, PatchGrid]):
+        self.content, self.grids = content, grids
+        self.layers: dict[int, list[Measurement]] = {}
+        self.arrays: dict = {}
+
+    def run(self, model: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
+        """One pass, backward too where there are labels; gives the model's output."""
+        grid = as_backbone(model).grid
+        self.contents = pair_contents(images, grid) if images.dim() == 4 else None
+        return stream(model, images, labels, self._receive)
+
+    def rows(self) -> list[Measurement]:
+        return [row for layer in sorted(self.layers) for row in self.layers[layer]]
+
+    def _receive(self, layer: int, record: AttentionRecord) -> None:
+        sums = layer_sums(record, self.grids, contents=self.contents)
+        rows = list(layer_measurements(sums, layer, "probe", content=self.content))
+        if layer == 0:
+            rows += logit_measurements(record, next(iter(self.grids.values())), content=self.content)
+        self.layers[layer] = rows
+        self.arrays |= {(name, layer): array.float().numpy() for name, array in layer_maps(sums).items()}
 
 
 def quality(output: Tensor, labels: Tensor, split: str) -> list[Measurement]:

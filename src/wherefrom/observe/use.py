@@ -31,7 +31,7 @@ def position_use(
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """mean over images and permutations π of ℓ(π image) − ℓ(image), with ℓ the cross-entropy; likewise for accuracy.
+    """mean over images and permutations π of ℓ(π image) − ℓ(image), with ℓ the cross-entropy; and the accuracy lost.
 
     π permutes the patches among the positions, `permutations` of them for each image, drawn uniformly. For a table of
     absolute positions and mean pooling it is the same as permuting the table's rows by π⁻¹.
@@ -45,8 +45,8 @@ def position_use(
         seed: of the permutations; the same for the same seed, number of images and grid, on any device.
 
     Returns:
-        (change of the loss in nats, change of accuracy as a share in [−1, 1]). 0 for a model that does not use
-        positions; where it does, the first is above 0 and the second below.
+        (change of the loss in nats, accuracy lost as a share in [−1, 1]). 0 for a model that does not use positions,
+        above 0 for one that does.
 
     Raises:
         ValueError: if the grid does not divide the images, or the batch does not fit the model.
@@ -91,26 +91,26 @@ def use_changes(
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> Float[Tensor, "image 2"]:
-    """Change of loss and of accuracy of each image, mean over its permutations; arguments as of `position_use`."""
+    """Loss added and accuracy lost of each image, mean over its permutations; arguments as of `position_use`."""
     if permutations < 1:
         raise ValueError(f"position use needs at least one permutation of each image; found {permutations}")
     generator, changes = torch.Generator().manual_seed(seed), []
     with evaluating(model):
         for images, labels in batches:
             refuse_bad_batch(images, labels)
-            before = _quality(model, images, labels)
+            before = _losses(model, images, labels)
             shuffled = content_shuffled(images.repeat_interleave(permutations, 0), grid, generator)
-            after = _quality(model, shuffled, labels.repeat_interleave(permutations))
+            after = _losses(model, shuffled, labels.repeat_interleave(permutations))
             changes.append(after.unflatten(0, (-1, permutations)).mean(1) - before)
     return torch.cat(changes)
 
 
-def _quality(model: nn.Module, images: Tensor, labels: Tensor) -> Float[Tensor, "image 2"]:
-    """Cross-entropy in nats of each image, and 1 where it is classified right, else 0."""
-    qualities = []
+def _losses(model: nn.Module, images: Tensor, labels: Tensor) -> Float[Tensor, "image 2"]:
+    """Cross-entropy in nats of each image, and 0 where it is classified right, else 1."""
+    found = []
     for x, y in zip(images.split(AT_ONCE), labels.split(AT_ONCE), strict=True):
         output = run_model(model, x)
         refuse_bad_labels(y, output.shape[-1])
         losses = F.cross_entropy(output, y, reduction="none").double().cpu()
-        qualities.append(torch.stack([losses, (output.argmax(-1) == y).double().cpu()], 1))
-    return torch.cat(qualities)
+        found.append(torch.stack([losses, (output.argmax(-1) != y).double().cpu()], 1))
+    return torch.cat(found)
