@@ -69,8 +69,8 @@ _ABLATION_PARTS = {
 _LOGIT_TERMS = {
     "content_content": (0, "content of the query with content of the key"),
     "content_position": (0, "content of the query with position of the key"),
-    "position_content": (0, "position of the query with content of the key"),
-    "position_position": (0, "position of the query with position of the key"),
+    "position_content": (0, "position of the query, or what all queries share, with content of the key"),
+    "position_position": (0, "position of the query, or what all queries share, with position of the key"),
     "covariance": (None, "covariance of these four"),
 }
 """Terms of a score with the lower end of their share; position: the mean over images, content: the rest."""

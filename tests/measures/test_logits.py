@@ -82,6 +82,16 @@ def test_contents_alone_leave_one_over_images_in_the_means():
     assert found["position_position"] == pytest.approx(1 / 50**2, abs=1e-3)
 
 
+def test_what_all_queries_share_counts_as_their_position_and_what_all_keys_share_cancels():
+    content, bias = noise(3, 1, 6, 4), 5 * noise(1, 1, 1, 4, seed=2)
+    zero = torch.zeros(1, 1, 6, 4, dtype=torch.float64)
+    keys = of(zero, noise(3, 1, 6, 4, seed=1))
+    shared = measures.logit_share(of(zero + bias, content), keys)
+    assert shared["position_content"] > 0.5
+    for name, share in measures.logit_share(of(zero, content), keys + bias).items():
+        assert float(share) == pytest.approx(float(name == "content_content"), abs=1e-12)
+
+
 def test_one_image_and_scores_that_do_not_vary_are_null():
     assert all(share.isnan().all() for share in measures.logit_share(noise(1, 2, 5, 3), noise(1, 2, 5, 3)).values())
     same = noise(4, 2, 1, 3).expand(4, 2, 5, 3)

@@ -29,7 +29,9 @@ def logit_share(
 
     The mean over B images carries 1/B of the variance of content with it: contents alone give content_position and
     position_content of about 1/B, not 0. On natural images it also carries what images have in common at a position;
-    on content-shuffled images nothing but the position is left.
+    on content-shuffled images nothing but the position is left. What all queries share, in all images and positions
+    (a bias), counts with the query's position: position_content may be large in a model without positions. What all
+    keys share cancels, so position on the key's side is position alone.
 
     Args:
         q: queries of layer 0, of patches alone, `batch head query head_dim`.
