@@ -66,7 +66,7 @@ def broken_picture() -> None:
 
 def study(steps=200) -> Callable[[], None]:
     config, runs = TrainConfig(steps=steps, threads=1), [RunKey("natural", 4, 0)]
-    return lambda: StudyDirectory("study").write_settings(to_dict(config), 4, runs)
+    return lambda: StudyDirectory("study").write_settings(to_dict(config.resolved()), 4, runs)
 
 
 CASES = {
@@ -97,7 +97,7 @@ CASES = {
     "word to vary": Case("study --vary pos_embed none ropes", "unknown pos_embed 'ropes'; did you mean 'rope'? known: learned, sincos"),
     "setting without values": Case("study --vary depth", "vary needs a setting and its values, as in --vary patch_size 2 4 8; found no value of depth"),
     "nothing to vary": Case("study --vary", "vary needs a setting and its values, as in --vary patch_size 2 4 8; found nothing"),
-    "varied patch size": Case("study --vary patch_size 4 5", "photos has 32 × 32 pixels and patch_size is 5"),
+    "varied patch size": Case("study --vary patch_size 4 5", "mnist16 has 16 × 16 pixels and patch_size is 5"),
     "varied batch larger than the data": Case("study --data digits --vary batch_size 5000 --model.patch-size 4", "batch_size is 5000, but digits has only"),
     "heads too small for rope": Case("train --model.pos-embed rope --model.num-heads 32", "rope needs heads of a size that 4 divides; found width 64 in 32 heads, 2 each"),
     "study without natural": Case("study --arms shuffled", "arms must name natural"),
@@ -114,8 +114,8 @@ CASES = {
     "unreadable picture": Case("train --data broken", "cannot read the picture broken/b/2.png", broken_picture),
     "no parquet": Case("study --data x.parquet", "cannot read x.parquet as parquet", text("x.parquet")),
     "patch size": Case("train --data digits --model.patch-size 3", "digits has 8 × 8 pixels and patch_size is 3; choose a divisor"),
-    "patch size of a study": Case("study --model.patch-size 5", "photos has 32 × 32 pixels and patch_size is 5"),
-    "a single patch": Case("study --vary patch_size 4 32", "patch_size must leave at least two patches; photos has 32 × 32 pixels and patch_size is 32"),
+    "patch size of a study": Case("study --model.patch-size 5", "mnist16 has 16 × 16 pixels and patch_size is 5"),
+    "a single patch": Case("study --vary patch_size 4 16", "patch_size must leave at least two patches; mnist16 has 16 × 16 pixels and patch_size is 16"),
     "batch larger than the data": Case("train --data digits --model.patch-size 4 --batch-size 5000", "batch_size is 5000, but digits has only 1438 training images"),
     # a configuration file
     "no such file": Case("train --config none.toml", "cannot read the configuration none.toml: there is no such file"),

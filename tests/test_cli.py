@@ -194,7 +194,7 @@ def test_quick_is_a_smaller_study():
 def test_data(capsys):
     shown, _ = run("data", capsys)
     known = json.loads(run("data --json", capsys)[0])
-    assert [row["data"] for row in known][:3] == ["photos", "mnist", "digits"]
+    assert [row["data"] for row in known][:4] == ["mnist16", "photos", "mnist", "digits"]
     assert all(row["data"] in shown for row in known)
 
 

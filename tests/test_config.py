@@ -55,8 +55,8 @@ def test_runs_of_the_default_study():
     assert len(runs) == 20
     keys = [(key.arm, key.num_heads, key.seed) for key in runs]
     assert keys[:3] == [("natural", 4, 0), ("shuffled", 4, 0), ("scrambled", 4, 0)]  # soon something to see
-    arms = {("natural", 4, seed) for seed in range(5)} | {("scrambled", 4, seed) for seed in range(5)}
-    sweep = {("natural", count, seed) for count in (1, 2, 8) for seed in range(3)}
+    arms = {("natural", 4, seed) for seed in range(6)} | {("scrambled", 4, seed) for seed in range(3)}
+    sweep = {("natural", count, seed) for count in (1, 8) for seed in range(5)}
     assert set(keys) == arms | sweep | {("shuffled", 4, 0)}
 
 
@@ -66,7 +66,26 @@ def test_runs_of_a_study_differ_by_what_their_key_says():
     )
     for key, config in study.runs().items():
         assert (config.arm, config.model.num_heads, config.seed) == (key.arm, key.num_heads, key.seed)
-        assert (config.data, config.steps, config.model.width, config.threads) == ("digits", 9, 8, 1)
+        data, patch_size = ("photos", 4) if key.arm == "shuffled" else ("digits", 1)
+        assert (config.data, config.model.patch_size) == (data, patch_size)
+        assert (config.steps, config.model.width, config.threads) == (9, 8, 1)
+
+
+def test_the_shuffled_arm_puts_back_what_can_be_seen():
+    def data(**settings) -> tuple[str, int]:
+        config = next(run for key, run in StudyConfig(**settings).runs().items() if key.arm == "shuffled")
+        return config.data, config.model.patch_size
+
+    assert data() == ("photos", 4)
+    assert data(model=ModelConfig(patch_size=2)) == ("photos", 4)  # 2 is meant for the digits
+    assert data(data="cifar10", model=ModelConfig(patch_size=8)) == ("cifar10", 8)
+    assert data(shuffled_data="mnist16") == ("mnist16", 2)
+
+
+def test_one_natural_run_keeps_the_account_of_the_scores():
+    kept = [key.name for key, run in StudyConfig().runs().items() if run.record.alignment_ledger]
+    assert kept == ["natural-heads4-seed0"]
+    assert not any(run.record.alignment_ledger for run in StudyConfig(ledger=False).runs().values())
 
 
 def test_name_of_a_run():

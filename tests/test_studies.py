@@ -26,7 +26,7 @@ from wherefrom.workers import local
 from wherefrom.workers.task import RunFailed, RunLost
 
 TINY = StudyConfig(
-    data="digits", seeds=2, heads=(1,), head_seeds=1, steps=10, batch_size=16, device="cpu",
+    data="digits", shuffled_data="digits", seeds=2, control_seeds=2, heads=(1,), head_seeds=1, steps=10, batch_size=16, device="cpu",
     model=ModelConfig(width=16, depth=2, num_heads=2, patch_size=2),
     record=RecordConfig(probe_every=5, gradient_every=5, probe_size=8, checkpoint_every=2),
 )  # fmt: skip
@@ -40,16 +40,17 @@ def test_the_default_study_is_twenty_runs():
     runs = StudyConfig().runs()
     assert len(runs) == 20
     assert Counter((key.arm, key.num_heads) for key in runs) == {
-        ("natural", 4): 5, ("scrambled", 4): 5, ("shuffled", 4): 1,
-        ("natural", 1): 3, ("natural", 2): 3, ("natural", 8): 3,
+        ("natural", 4): 6, ("scrambled", 4): 3, ("shuffled", 4): 1, ("natural", 1): 5, ("natural", 8): 5,
     }  # fmt: skip
     assert [key.name for key in runs][:3] == ["natural-heads4-seed0", "shuffled-heads4-seed0", "scrambled-heads4-seed0"]
     for key, config in runs.items():
         assert (config.arm, config.model.num_heads, config.seed) == (key.arm, key.num_heads, key.seed)
-        kept = key.arm != "scrambled" and key.num_heads == 4  # the account of what built the map
+        kept = key.arm == "natural" and key.num_heads == 4  # the account of what built the map
         assert config.record.ledger_every == int(kept)
-        rest = replace(config, arm="natural", seed=0, model=ModelConfig(), record=StudyConfig().record)
-        assert rest == StudyConfig().train
+        data = "photos" if key.arm == "shuffled" else "mnist16"
+        model = ModelConfig(num_heads=key.num_heads, patch_size=4 if data == "photos" else 2)
+        shared = StudyConfig().train
+        assert config == replace(shared, data=data, arm=key.arm, seed=key.seed, model=model, record=config.record)
 
 
 def test_a_quick_study_is_a_part_of_the_whole_one():
@@ -348,7 +349,7 @@ def test_a_whole_study_from_a_plain_script_and_once_more(tmp_path: Path):
     assert set(study.finished_runs()) == set(TINY.runs())
     verdicts = json.loads((study.path / "verdicts.json").read_text())
     assert [verdict["claim"] for verdict in verdicts] == sorted({verdict["claim"] for verdict in verdicts})
-    assert len(verdicts) == 7
+    assert len(verdicts) == 8
     assert all(set(verdict) >= CLAIM_KEYS for verdict in verdicts)
     assert {verdict["n"] for verdict in verdicts if verdict["n"]} <= {1, 2}
     assert "</html>" in (study.path / "report.html").read_text()
@@ -359,7 +360,7 @@ def test_a_whole_study_from_a_plain_script_and_once_more(tmp_path: Path):
     result = run_study(failing, study.path, jobs=5)
     assert list(result.failed) == ["natural-heads2-seed2"]
     assert "is a file" in result.failed["natural-heads2-seed2"]
-    assert len(result.verdicts) == 7
+    assert len(result.verdicts) == 8
     assert {key: contents(study.run(key).path) for key in before} == before
     assert len(study.finished_runs()) == len(before) + 1
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from wherefrom.config import ModelConfig, StudyConfig
+from wherefrom.config import StudyConfig
 from wherefrom.vary import with_value
 
 STUDY = StudyConfig(seeds=2, heads=(), head_seeds=3, arms=("natural",))
@@ -21,17 +21,17 @@ def test_a_setting_is_varied_in_the_natural_arm_and_the_arms_value_is_not_traine
     assert list(runs) == [
         f"natural-heads4-{setting}-seed{seed}"
         for seed in range(3)
-        for setting in ("patch_size=2", "patch_size=8", "pos_embed=rope")
+        for setting in ("patch_size=4", "patch_size=8", "pos_embed=rope")
     ]
     for key, config in runs.values():
         name, _, value = key.setting.partition("=")
         assert str(getattr(config.model, name)) == value
-        own = replace(with_value(config, name, getattr(ModelConfig(), name)), seed=0)
+        own = replace(with_value(config, name, getattr(STUDY.train.model, name)), seed=0)
         assert own == STUDY.train  # all else is that of the arms
 
 
 def test_words_as_they_are_typed_give_the_same_runs():
-    typed = (("patch-size", "2", "4"), ("model.patch_size", "8", "2"), ("learning_rate", "1e-3", "0.0025"))
+    typed = (("patch-size", "2", "4"), ("model.patch_size", "8", "2"), ("learning_rate", "1e-3", "0.005"))
     known = {"patch_size": (2, 4, 8), "learning_rate": (0.001,)}
     assert added(vary=typed) == added(vary=known)
 
@@ -44,7 +44,7 @@ def test_head_counts_are_a_setting_like_the_others():
 def test_settings_of_training():
     runs = added(vary={"batch_size": (32,), "learning_rate": (0.01,)}, head_seeds=1)
     assert {key.setting: (config.batch_size, config.learning_rate) for key, config in runs.values()} == {
-        "batch_size=32": (32, 0.0025), "learning_rate=0.01": (64, 0.01)
+        "batch_size=32": (32, 0.005), "learning_rate=0.01": (64, 0.01)
     }  # fmt: skip
 
 

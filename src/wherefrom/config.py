@@ -85,7 +85,8 @@ class RecordConfig:
     ledger_every: int = 0
     """Keep the account of which route of the gradient builds the map, every so many steps; 0: none."""
     alignment_ledger: bool = False
-    """Keep a second account at every step, of q-k alignment by relation of pairs; a step then costs several."""
+    """Keep a second account at every step, of the scores: which pairs' gradient made neighbours attend to each other.
+    Only on grids that have edge neighbours and far pairs."""
     probe_size: int = 64
     """Number of held-out images in the probe."""
     checkpoint_every: int = 50
@@ -190,7 +191,8 @@ class StudyConfig:
     seeds: int = 6
     """Runs of the natural arm, one a seed. Seeds are the unit of evidence."""
     control_seeds: int = 3
-    """Runs of the scrambled arm. Where there is nothing of space to learn no structure is expected, so few will do."""
+    """Runs of the scrambled arm, at most as many. Where there is nothing of space to learn no structure is expected, so
+    few will do."""
     heads: tuple[int, ...] = (1, 4, 8)
     """Head counts of the head sweep, in the natural arm, at equal width and parameters."""
     vary: Vary = ()
@@ -248,20 +250,21 @@ class StudyConfig:
 
     def _runs_of_arms(self) -> dict[RunKey, TrainConfig]:
         cuts = tuple(f"{CUT}{what}" for what in dict.fromkeys((*(CAUSAL if self.causal else ()), *self.cut)))
-        seeds = dict.fromkeys((*ARMS, *cuts), self.seeds) | {"shuffled": 1, "scrambled": self.control_seeds}
+        seeds = dict.fromkeys((*ARMS, *cuts), self.seeds) | {
+            "shuffled": 1,
+            "scrambled": min(self.control_seeds, self.seeds),
+        }
         arms = [arm for arm in (*ARMS, *cuts) if arm in (*self.arms, *cuts)]
         keys = [
-            RunKey(arm, self.model.num_heads, seed)
-            for seed in range(max(self.seeds, self.control_seeds))
-            for arm in arms
-            if seed < seeds[arm]
+            RunKey(arm, self.model.num_heads, seed) for seed in range(self.seeds) for arm in arms if seed < seeds[arm]
         ]
         return {key: self._run_of_arm(key) for key in keys}
 
     def _run_of_arm(self, key: RunKey) -> TrainConfig:
         if key.arm == "shuffled":
             data = self.shuffled_data or data_to_put_back(self.data)
-            return self._run(key, replace(self.train, data=data, model=self.model).resolved())
+            model = self.model if data == self.data else replace(self.model, patch_size=0)
+            return self._run(key, replace(self.train, data=data, model=model).resolved())
         return self._run(key, self.train, ledger=self.ledger and key.arm != "scrambled")
 
     def _runs_of_series(self) -> dict[RunKey, TrainConfig]:

@@ -208,10 +208,10 @@ def make_account(
     batches: Batches,
 ) -> Account | None:
     """The account of pos_embed, where one is asked for or a route to pos_embed is cut."""
-    every, second = config.record.ledger_every, config.record.alignment_ledger
+    every, name = config.record.ledger_every, "true" if "true" in grids else "model"
+    second = config.record.alignment_ledger and all(grids[name].relation_pairs(pair).any() for pair in ("edge", "far"))
     if not (every or second or cut.routes):
         return None
-    name = "true" if "true" in grids else "model"
     alignment = None
     if second:
         images = batches.probe(ALIGNMENT_PROBE)[0]
