@@ -1,10 +1,15 @@
-"""For all tests: shapes are checked, numbers do not depend on the machine's cores, and the data at hand are found."""
+"""For all tests: shapes are checked, nothing hangs on cores or order, and the data at hand are found.
+
+Two settings, with which every test must pass as without: `--reversed` takes the tests from the last to the first;
+WHEREFROM_TEST_THREADS=2 in the environment gives torch and numpy two threads, here and in processes that tests start.
+"""
 
 import os
 import signal
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start
+os.environ.setdefault("WHEREFROM_TEST_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = os.environ["WHEREFROM_TEST_THREADS"]  # for numpy, and for processes that tests start
 os.environ.setdefault("MPLBACKEND", "Agg")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what is to run in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # processes that tests start and interrupt inherit it
@@ -22,9 +27,25 @@ install_import_hook(
     [".".join(path.with_suffix("").parts) for path in WITH_AXES],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["WHEREFROM_TEST_THREADS"]))
 settings.register_profile("wherefrom", deadline=None, derandomize=True)
 settings.load_profile("wherefrom")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--reversed", action="store_true", help="take the tests from the last to the first")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("reversed"):
+        items.reverse()
+
+
+@pytest.fixture(autouse=True)
+def no_luck() -> None:
+    """Random numbers that a test does not seed are the same whatever ran before it."""
+    torch.manual_seed(0)
+
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
