@@ -6,6 +6,7 @@ WHEREFROM_TEST_THREADS=2 in the environment gives torch and numpy two threads, h
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("WHEREFROM_TEST_THREADS", "1")
@@ -45,6 +46,45 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def no_luck() -> None:
     """Random numbers that a test does not seed are the same whatever ran before it."""
     torch.manual_seed(0)
+
+
+HALTS = """
+import importlib.util, os, sys, time
+
+class Halting:
+    def find_spec(self, name, path=None, target=None):
+        if name != "wherefrom.recording":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        execute = spec.loader.exec_module
+        spec.loader.exec_module = lambda module: (execute(module), halt(module.Record))
+        return spec
+
+def halt(record):
+    write = record.write
+    def write_and_halt(self, step):
+        write(self, step)
+        while step == {step} and not os.path.exists({released!r}):
+            time.sleep(0.02)
+    record.write = write_and_halt
+
+sys.meta_path.insert(0, Halting())
+"""  # the module that every Python imports as it starts
+
+
+@pytest.fixture
+def halt(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Callable]:
+    """halt(step): from now on runs in processes that tests start stop there once they have recorded that step, until
+    the function that this gives is called. So they are found half-way, however fast or busy the machine is."""
+
+    def at(step: int) -> Callable[[], None]:
+        folder = tmp_path_factory.mktemp("halt")
+        (folder / "sitecustomize.py").write_text(HALTS.format(step=step, released=str(folder / "released")))
+        monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        return (folder / "released").touch
+
+    return at
 
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
