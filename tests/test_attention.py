@@ -7,8 +7,6 @@ import torch
 
 from wherefrom.attention import AttentionRecord
 
-torch.manual_seed(0)
-
 
 def example(dtype=torch.float64, bias=None, spread=1.0, common=0.0, shape=(3, 2, 7, 5)):
     """A record, and the tensors of an autograd graph that gave its grad_z."""
@@ -32,7 +30,9 @@ def example(dtype=torch.float64, bias=None, spread=1.0, common=0.0, shape=(3, 2,
 def biases():
     mask = torch.zeros(1, 1, 7, 7, dtype=torch.float64)
     mask[..., 3:5] = -torch.inf
-    return [None, torch.randn(1, 2, 7, 7, dtype=torch.float64), mask, torch.randn(3, 1, 1, 7, dtype=torch.float64)]
+    generator = torch.Generator().manual_seed(0)
+    relative, per_image = (torch.randn(shape, generator=generator).double() for shape in ((1, 2, 7, 7), (3, 1, 1, 7)))
+    return [None, relative, mask, per_image]
 
 
 @pytest.mark.parametrize("bias", biases(), ids=["none", "relative", "mask", "per image"])
@@ -69,7 +69,7 @@ def test_advantage_is_what_moving_attention_saves():
 
 def test_rows_of_the_gradient_sum_to_zero():
     record, *_ = example()
-    assert record.grad_scores().sum(-1).abs().max() < 1e-14
+    assert record.grad_scores().sum(-1).abs().max() < 1e-13
 
 
 def relative_error(x: torch.Tensor, exact: torch.Tensor) -> float:

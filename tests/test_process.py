@@ -20,7 +20,7 @@ from wherefrom.process import answer
 def by(question):
     print("not an answer")
     if question == "sleep":
-        time.sleep(60)
+        time.sleep(600)
     return (os.getpid(), 10 // question)
 
 answer(by)
@@ -78,5 +78,5 @@ def test_a_helper_leaves_with_its_parent_whatever_it_is_doing(module: str, tmp_p
         assert parent.stdout
         helper = psutil.Process(int(parent.stdout.readline()))
         parent.send_signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs([helper], timeout=60)
+    _, alive = psutil.wait_procs([helper], timeout=300)
     assert not alive

@@ -8,6 +8,8 @@ from math import nan
 
 import numpy as np
 
+from wherefrom.statistics import first_of_largest
+
 SIMULATIONS = 1999
 """Curves of pure noise that the test and the interval rest on; from a fixed seed, so the same curve has one answer."""
 
@@ -83,7 +85,7 @@ def onset(steps, values) -> Onset:
     starts, next_steps = _starts(place)
     accepted = _ratio(explained, best) <= ratios
     first, last = np.flatnonzero(accepted)[[0, -1]]
-    return Onset(float(next_steps[explained.argmax()]), float(starts[first]), float(next_steps[last]), p)
+    return Onset(float(next_steps[first_of_largest(explained)]), float(starts[first]), float(next_steps[last]), p)
 
 
 def _candidates(number: int) -> np.ndarray:

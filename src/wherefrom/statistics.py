@@ -11,6 +11,10 @@ from scipy import special
 _ROUNDING = 1e-12
 """Differences below this share of a number's size are rounding, not spread."""
 
+TIED = 1e-9
+"""Numbers that differ by no more than this share of the largest of them are equal where one is chosen or ranks are
+given: far above what another order of adding up changes, far below what means something."""
+
 
 @dataclass(frozen=True, slots=True)
 class TTest:
@@ -231,6 +235,17 @@ def _standardised(matrix: np.ndarray) -> np.ndarray | None:
     centred = np.where(pairs, matrix - matrix[pairs].mean(), 0.0)
     norm = np.linalg.norm(centred)
     return centred / norm if norm > _ROUNDING * np.abs(matrix[pairs]).max() * len(matrix) else None
+
+
+def first_of_largest(values) -> int:
+    """The first index whose value is the largest, or within `TIED` of it; NaN are left out.
+
+    >>> first_of_largest([0.1, 0.3, 0.1 + 0.2])  # 0.30000000000000004
+    1
+    """
+    values = np.asarray(values, dtype=float)
+    finite = np.abs(values[np.isfinite(values)])
+    return int(np.argmax(values >= np.nanmax(values) - TIED * finite.max(initial=0)))
 
 
 def _known(values) -> np.ndarray:

@@ -25,6 +25,7 @@ FLOORS = [  # a part may import the parts on lower floors, and no other on its o
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS, 1) for part in parts}
 NEIGHBOURS = {("attention", "geometry"), ("catalogue", "roles"), ("role_counts", "roles"), ("config", "vary")}
+NEIGHBOURS |= {("onset", "statistics")}
 WITHOUT_TORCH = {"figures", "report", "app", "store", "statistics", "claims", "conclude", "watcher", "roles", "onset"}
 WITHOUT_TORCH |= {"heads"}
 

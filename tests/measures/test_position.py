@@ -34,6 +34,12 @@ def cosine_by_loop(pos):
     )
 
 
+def ranks_by_loop(x):
+    """How many are smaller, and half of those that are the same but for rounding."""
+    x, width = np.array(x), 1e-9 * np.abs(x).max()
+    return [np.sum(x < value - width) + np.sum(np.abs(x - value) <= width) / 2 for value in x]
+
+
 @pytest.mark.parametrize("pos", [noise(), planted_map()], ids=["noise", "map"])
 def test_similarity_and_falloff_are_what_loops_find(pos):
     similarity = cosine_by_loop(pos)
@@ -42,7 +48,7 @@ def test_similarity_and_falloff_are_what_loops_find(pos):
     c = [similarity[i, j] for i, j in pairs]
     d = [-math.dist(divmod(i, GRID.width), divmod(j, GRID.width)) for i, j in pairs]
     assert float(measures.similarity_falloff(pos, GRID)) == pytest.approx(scipy.stats.pearsonr(c, d)[0], abs=1e-12)
-    spearman = scipy.stats.spearmanr(c, np.round(d, 9))[0]
+    spearman = scipy.stats.pearsonr(ranks_by_loop(c), ranks_by_loop(d))[0]
     assert float(measures.similarity_falloff_spearman(pos, GRID)) == pytest.approx(spearman, abs=1e-12)
 
 
@@ -126,9 +132,8 @@ def test_layout_puts_a_map_back_in_its_place():
     places = measures.layout(planted_map(grid, 36, reach=6.0), grid)
     assert float((places - torch.as_tensor(grid.coordinates)).norm(dim=1).mean()) < 0.8
     free = measures.layout(planted_map(grid, 36, reach=6.0))
-    torch.testing.assert_close(
-        torch.cdist(free, free).argsort(1)[:, 1:3], torch.cdist(places, places).argsort(1)[:, 1:3]
-    )
+    between, aligned = torch.pdist(free), torch.pdist(places)
+    torch.testing.assert_close(between / between.max(), aligned / aligned.max())  # aligning turns and scales alone
 
 
 @pytest.mark.parametrize("name", ["similarity_falloff", "near_minus_far", "neighbour_recovery", "mirror_similarity"])

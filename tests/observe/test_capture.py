@@ -128,8 +128,9 @@ def test_a_model_that_is_no_vit_is_refused():
         capture(nn.Linear(2, 2), *batch())
 
 
-@pytest.mark.parametrize("mask", [torch.ones(12, 12, dtype=torch.bool).tril(), torch.randn(2, 12, 12).double()])
-def test_masks_and_biases_are_part_of_the_scores(mask):
+@pytest.mark.parametrize("kind", ["mask", "bias"])
+def test_masks_and_biases_are_part_of_the_scores(kind):
+    mask = torch.ones(12, 12, dtype=torch.bool).tril() if kind == "mask" else torch.randn(2, 12, 12).double()
     attn = capture(Strange(fused_with(attn_mask=mask)), *batch())[1].attn()
     if mask.dtype == torch.bool:
         assert (attn[..., ~mask] == 0).all()

@@ -182,13 +182,16 @@ def test_a_reader_that_stays_does_not_keep_the_writer_from_ending(tmp_path: Path
     assert steps_of(run) == [0, 1]
 
 
-def test_a_reader_at_the_very_end_does_not_leave_the_record_in_two_files(tmp_path: Path):
-    run = new(tmp_path)
-    reader = sqlite3.connect(f"file:{run.path / 'run.sqlite'}?mode=ro", uri=True, check_same_thread=False)
+def test_a_reader_at_the_very_end_does_not_leave_the_record_in_two_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run, waited = new(tmp_path), []
+    reader = sqlite3.connect(f"file:{run.path / 'run.sqlite'}?mode=ro", uri=True)
+    monkeypatch.setattr("wherefrom.store.database.time.sleep", lambda _: waited.append(0) or reader.close())
     with run.writing():
         run.record(0, losses(0))
         reader.execute("SELECT count(*) FROM measurements").fetchone()
-        threading.Timer(0.3, reader.close).start()
+    assert waited  # while the reader read
     assert not (tmp_path / "run.sqlite-wal").exists()
     assert steps_of(run) == [0]
 

@@ -47,7 +47,7 @@ def refuse_other_runs(references: dict[RunKey, RunDirectory]):
 
 @pytest.fixture(scope="session")
 def wait_for():
-    def wait(found, seconds: float = 180):
+    def wait(found, seconds: float = 300):
         end = time.monotonic() + seconds
         while not (result := found()):
             assert time.monotonic() < end

@@ -19,9 +19,9 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_study_ends_whole_where_a_machine_dies(
-    tmp_path: Path, small: StudyConfig, monkeypatch: pytest.MonkeyPatch, refuse_other_runs
+    tmp_path: Path, small: StudyConfig, monkeypatch: pytest.MonkeyPatch, halt, refuse_other_runs
 ):
-    config = replace(small, seeds=2)
+    config, release = replace(small, seeds=2), halt(20)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     other = cluster.add_node(num_cpus=1)
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
@@ -32,6 +32,7 @@ def test_a_study_ends_whole_where_a_machine_dies(
         if not died and len(runs) == 2 and any(run.checkpoint_steps() for run in runs):
             cluster.remove_node(other, allow_graceful=False)
             died.append([run.name for run in runs])
+            release()
 
     try:
         result = run_study(config, tmp_path, on="ray", resources={"num_cpus": 1}, report=kill)

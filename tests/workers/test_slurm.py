@@ -1,11 +1,11 @@
 """A study on Slurm: by submitit's own executor on this machine, and by a stand-in for Slurm's commands."""
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -28,16 +28,18 @@ def begun(path: Path, small: StudyConfig) -> set[str]:
 
 
 def test_jobs_that_are_preempted_go_on_from_their_checkpoints(
-    tmp_path: Path, small: StudyConfig, monkeypatch: pytest.MonkeyPatch, wait_for, refuse_other_runs
+    tmp_path: Path, small: StudyConfig, monkeypatch: pytest.MonkeyPatch, halt, wait_for, refuse_other_runs
 ):
     monkeypatch.setattr(slurm, "CLUSTER", "local")
+    release, told = halt(20), threading.Barrier(len(small.runs()), action=lambda: release())
 
     def preempt(run: str) -> None:
-        """As soon as the run has a checkpoint, for it is short."""
+        """While the run halts; then it goes on from its checkpoint."""
         wait_for(lambda: run in begun(tmp_path, small))
         controller = psutil.Process(int(read_json(tmp_path / ".slurm" / f"{run}.json")["job"]))
         for process in controller.children():
             process.send_signal(signal.SIGUSR2)
+        told.wait(300)
 
     with ThreadPoolExecutor() as threads:
         runs = [key.name for key in small.runs()]
@@ -74,12 +76,6 @@ def states(jobs: Path) -> list[str]:
     return [json.loads(path.read_text())["state"] for path in jobs.glob("*.json")]
 
 
-def signal_jobs(jobs: Path, sign: int) -> None:
-    for path in jobs.glob("*.json"):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(json.loads(path.read_text())["group"], sign)
-
-
 SCRIPT = """
 import wherefrom as wf
 from wherefrom.config import *
@@ -93,22 +89,19 @@ def study(folder: Path, config: StudyConfig) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
 
 
-def hold(first: subprocess.Popen, path: Path, small: StudyConfig, jobs: Path, wait_for) -> None:
-    """Halt all jobs as soon as one of them has begun, else they may be done before anybody looks."""
-    before = len(begun(path, small))
-    wait_for(lambda: first.poll() is not None or len(begun(path, small)) > before)
-    signal_jobs(jobs, signal.SIGSTOP)
+def wait_until_all_have_begun(first: subprocess.Popen, path: Path, config: StudyConfig, wait_for) -> None:
+    wait_for(lambda: first.poll() is not None or len(begun(path, config)) == len(config.runs()))
 
 
 def test_jobs_outlive_the_study_and_are_found_again_or_end_with_it(
-    tmp_path: Path, small: StudyConfig, stand_in: Path, wait_for, refuse_other_runs
+    tmp_path: Path, small: StudyConfig, stand_in: Path, halt, wait_for, refuse_other_runs
 ):
-    path = tmp_path / "study"
+    path, release = tmp_path / "study", halt(20)
     with study(tmp_path, small) as first:
-        hold(first, path, small, stand_in, wait_for)
+        wait_until_all_have_begun(first, path, small, wait_for)
         first.kill()
     assert set(states(stand_in)) == {"RUNNING"}
-    result = run_study(small, path, on="slurm", report=lambda _: signal_jobs(stand_in, signal.SIGCONT))
+    result = run_study(small, path, on="slurm", report=lambda _: release())
     assert result.failed == {}
     scripts = list(stand_in.glob("*.sh"))
     assert len(scripts) == 1  # one array for all, and nothing was handed over again
@@ -117,10 +110,11 @@ def test_jobs_outlive_the_study_and_are_found_again_or_end_with_it(
     refuse_other_runs(path, set(small.runs()))
 
     two = replace(small, seeds=2)
+    halt(20)
     with study(tmp_path, two) as second:
-        hold(second, path, two, stand_in, wait_for)
+        wait_until_all_have_begun(second, path, two, wait_for)
         second.send_signal(signal.SIGINT)
-        assert "KeyboardInterrupt" in second.communicate(timeout=60)[1]
+        assert "KeyboardInterrupt" in second.communicate(timeout=300)[1]
     assert sorted(set(states(stand_in))) == ["CANCELLED", "COMPLETED"]
     assert len(StudyDirectory.open(path).finished_runs()) == len(small.runs())
 

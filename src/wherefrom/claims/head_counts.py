@@ -14,7 +14,7 @@ from wherefrom.claims.readings import ANY, Readings, at_end, by_seed_and
 from wherefrom.claims.rule import ALPHA
 from wherefrom.claims.summary import as_dict, summary
 from wherefrom.role_counts import DECIDING, different_roles, roles_per_head
-from wherefrom.statistics import holm, paired_t
+from wherefrom.statistics import first_of_largest, holm, paired_t
 
 OUTCOMES: dict[str, Callable[[Readings], pd.DataFrame]] = {
     "loss": lambda readings: by_head_count(readings, "loss", "test"),
@@ -63,14 +63,14 @@ def _doublings(table: pd.DataFrame) -> np.ndarray:
 
 
 def _best(accuracy: pd.DataFrame) -> dict:
-    """The head count of the highest mean accuracy, and whether it beats the largest count.
+    """The head count of the highest mean accuracy, the smallest of equals, and whether it beats the largest count.
 
     "Up to a point" also needs that more heads did better at first: that the best count is not the smallest.
     """
     if accuracy.empty:
         return {"best_count": None, "best_against_largest": None, "up_to_a_point": False}
     counts = accuracy.columns.to_numpy(dtype=int)
-    best, largest = int(counts[accuracy.mean().to_numpy().argmax()]), int(counts.max())
+    best, largest = int(counts[first_of_largest(accuracy.mean())]), int(counts.max())
     test = paired_t(accuracy[best], accuracy[largest])
     return {
         "best_count": best,

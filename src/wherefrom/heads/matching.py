@@ -10,6 +10,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from wherefrom.heads.maps import final_maps, jensen_shannon, layers_of, runs_of_arm
+from wherefrom.statistics import TIED
 from wherefrom.store import StudyDirectory
 
 REGROUPINGS = 499
@@ -60,7 +61,7 @@ def seed_matching(maps: Sequence[np.ndarray], regroupings: int = REGROUPINGS) ->
         return Matching(matched, chance, np.nan, np.nan, seeds)
     random = np.random.default_rng(0)
     dealt = [_matched(unlike, random.permutation(groups.ravel()).reshape(groups.shape)) for _ in range(regroupings)]
-    p = (1 + sum(one <= matched * (1 + 1e-12) for one in dealt)) / (1 + regroupings)
+    p = (1 + sum(one <= matched * (1 + TIED) for one in dealt)) / (1 + regroupings)
     return Matching(matched, chance, float(np.mean(dealt)), p, seeds)
 
 

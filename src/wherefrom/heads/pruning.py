@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from wherefrom.roles import ROLE_MEASURES, roles_of
+from wherefrom.statistics import first_of_largest
 from wherefrom.store import RunDirectory
 
 SMALL = 0.01
@@ -35,9 +36,9 @@ def head_table(run: RunDirectory) -> pd.DataFrame:
         layer, head; roles (names, or `unspecialised`; None where roles were not recorded); top_role and score (of the
         role most above its threshold); loss_change (`ablation_loss_change`: the head's output replaced by its mean over
         images), low, high (95 % interval over images) in nats; need: what `need` says of that interval; closest (head
-        of the same layer whose contribution is most like this one's), contribution_similarity (linear CKA, 0 … 1) and
-        attn_similarity (correlation of offset maps) with it; copy: contribution_similarity ≥ `COPY`. What was not
-        recorded is NaN or None.
+        of the same layer whose contribution is most like this one's, the first of equals), contribution_similarity
+        (linear CKA, 0 … 1) and attn_similarity (correlation of offset maps) with it; copy: contribution_similarity ≥
+        `COPY`. What was not recorded is NaN or None.
 
     Raises:
         ValueError: if no head was ablated: the run has not finished, or was recorded without.
@@ -71,7 +72,7 @@ def _closest(run: RunDirectory, step: int, heads: pd.DataFrame) -> pd.DataFrame:
         written, looks = (run.array(f"{what}_similarity", step, int(layer)) for what in ("contribution", "attn"))
         others = np.where(np.eye(len(written), dtype=bool) | np.isnan(written), -np.inf, written)
         for head, likeness in enumerate(others):
-            closest = int(likeness.argmax())
+            closest = first_of_largest(likeness)
             known = np.isfinite(likeness[closest])
             found = (closest, written[head, closest], looks[head, closest]) if known else (pd.NA, np.nan, np.nan)
             rows.append((layer, head, *found))
@@ -86,7 +87,7 @@ def _roles(run: RunDirectory, step: int) -> pd.DataFrame:
     for (layer, head), own in roles.groupby(["layer", "head"]):
         names = ", ".join(own.loc[own["has"], "role"]) or "unspecialised"
         beyond = (own["score"] - own["threshold"]).where(own["has"])
-        top = own.loc[beyond.idxmax()] if beyond.notna().any() else {"role": None, "score": np.nan}
+        top = own.iloc[first_of_largest(beyond)] if beyond.notna().any() else {"role": None, "score": np.nan}
         rows.append((layer, head, names, top["role"], top["score"]))
     table = pd.DataFrame(rows, columns=["layer", "head", "roles", "top_role", "score"])
     return table.astype({"layer": "Int64", "head": "Int64", "score": float})

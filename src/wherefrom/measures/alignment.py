@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from wherefrom.measures import ties
+
 
 def qk_cosine(
     q: Float[Tensor, "*lead query head_dim"], k: Float[Tensor, "*lead key head_dim"]
@@ -27,16 +29,21 @@ def angle_share(
 def angle_r2(
     scores: Float[Tensor, "*lead query key"], cosine: Float[Tensor, "*lead query key"]
 ) -> Float[Tensor, "*lead query"]:
-    """corr_j(S_ij, cos(q_i, k_j))² of each row, in [0, 1]; NaN where either does not vary."""
-    s, c = (x - x.mean(-1, keepdim=True) for x in (scores, cosine))
-    return (s * c).sum(-1).square() / (s.square().sum(-1) * c.square().sum(-1))
+    """corr_j(S_ij, cos(q_i, k_j))² of each row, in [0, 1]; NaN where either does not vary but for rounding."""
+    (s, s_squares), (c, c_squares) = ties.centred(scores), ties.centred(cosine)
+    return (s * c).sum(-1).square() / (s_squares * c_squares)
 
 
 def argmax_agreement(
     scores: Float[Tensor, "*lead query key"], cosine: Float[Tensor, "*lead query key"]
 ) -> Float[Tensor, "*lead"]:
-    """Share of rows whose highest score is also the highest cosine, in [0, 1]."""
-    return (scores.argmax(-1) == cosine.argmax(-1)).to(scores).mean(-1)
+    """mean_i |B_i ∩ C_i| / |B_i ∪ C_i|: share of rows whose highest score is also the highest cosine, in [0, 1].
+
+    B_i and C_i are the keys tied for the highest score and for the highest cosine (`measures.ties`), one each where
+    there are no ties: a row with ties counts by the share that is the same. Keys that are equal, such as those of two
+    blank patches, are tied in both and count 1.
+    """
+    return ties.largest_agreement(scores, cosine).mean(-1)
 
 
 def positional_share(scores: Float[Tensor, "batch head query key"]) -> Float[Tensor, " head"]:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wherefrom.geometry import PatchGrid
+from wherefrom.measures import ties
 from wherefrom.measures.pairs import offset_sums_of_rows
 
 FAINT = 1e-4
@@ -154,4 +155,10 @@ def pair_contents(images: Float[Tensor, "image channel y x"], grid: PatchGrid) -
         return None
     patches = patches_of(images.float(), grid)
     edges, details = edge_strength(patches), (high_frequency_energy(patches) + FAINT).log()
-    return PairContents(edges - edges.mean(1, keepdim=True), details - details.mean(1, keepdim=True), grid)
+    return PairContents(_from_mean(edges), _from_mean(details), grid)
+
+
+def _from_mean(values: Float[Tensor, "image patch"]) -> Float[Tensor, "image patch"]:
+    """Less the image's mean; exactly 0 where its patches differ by no more than rounding."""
+    away, squares = ties.centred(values)
+    return away.masked_fill(squares.isnan()[:, None] & away.isfinite(), 0)

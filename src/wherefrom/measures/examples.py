@@ -8,6 +8,7 @@ from torch import Tensor
 
 from wherefrom.attention import AttentionTile
 from wherefrom.geometry import PatchGrid
+from wherefrom.measures import ties
 from wherefrom.measures.alignment import angle_r2
 from wherefrom.measures.contents import PairContents
 from wherefrom.measures.pairs import offset_sums_of_rows
@@ -40,7 +41,7 @@ def _rows(tile: AttentionTile) -> dict[str, Float[Tensor, "image head"]]:
         "prefix_mass": tile.attn[..., : tile.prefix].sum(-1),
         "angle_share": r2.nan_to_num(),
         "angle_rows": ~r2.isnan(),
-        "argmax_agreement": scores.argmax(-1) == cosine.argmax(-1),
+        "argmax_agreement": ties.largest_agreement(scores, cosine),
     }
     return {name: row.sum(2, dtype=torch.float64) for name, row in rows.items()}
 

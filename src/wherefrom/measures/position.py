@@ -6,22 +6,26 @@ C_ij is the cosine of centred pos_i and pos_j, D_ij their Euclidean distance on 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import comb
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from wherefrom.geometry import PatchGrid
+from wherefrom.measures import ties
 from wherefrom.measures.ridge import ridge_r2
 
 
 def pos_similarity(pos_embed: Float[Tensor, "patch width"]) -> Float[Tensor, "patch patch"]:
-    """C_ij = cos(pos_i − mean, pos_j − mean), in [−1, 1].
+    """C_ij = cos(pos_i − mean, pos_j − mean), in [−1, 1]; 0 for a patch that is the mean but for rounding.
 
     Args:
         pos_embed: position embedding of the patches (prefix tokens left out), `patch width`.
     """
     centred = pos_embed - pos_embed.mean(0)
+    lengths, largest = centred.detach().norm(dim=1, keepdim=True), pos_embed.detach().norm(dim=1).amax()
+    centred = centred.masked_fill(lengths <= ties.TOLERANCE[pos_embed.dtype] * largest, 0)
     unit = torch.nn.functional.normalize(centred, dim=1)
     return unit @ unit.T
 
@@ -33,9 +37,13 @@ def similarity_falloff(pos_embed: Float[Tensor, "patch width"], grid: PatchGrid)
 
 
 def similarity_falloff_spearman(pos_embed: Float[Tensor, "patch width"], grid: PatchGrid) -> Float[Tensor, ""]:
-    """Spearman (rank) correlation of C_ij and −D_ij over i < j, in [−1, 1]."""
+    """Spearman (rank) correlation of C_ij and −D_ij over i < j, in [−1, 1].
+
+    Values that are equal but for rounding (`measures.ties`) share the mean of their ranks: in a map, the cosines of
+    pairs that a symmetry of the grid takes to each other.
+    """
     similarity, distance = _pairs(pos_similarity(pos_embed), grid)
-    return _correlation(_ranks(similarity.detach()), -_ranks(distance))
+    return _correlation(ties.ranks(similarity.detach()), -ties.ranks(distance.double())).to(similarity)
 
 
 def near_minus_far(pos_embed: Float[Tensor, "patch width"], grid: PatchGrid) -> Float[Tensor, ""]:
@@ -57,10 +65,14 @@ def coordinate_r2(pos_embed: Float[Tensor, "patch width"], grid: PatchGrid) -> F
 
 
 def neighbour_recovery(pos_embed: Float[Tensor, "patch width"], grid: PatchGrid) -> Float[Tensor, ""]:
-    """Share of patches whose most similar other patch is one of its 8 neighbours, in [0, 1]."""
-    similarity = pos_similarity(pos_embed).fill_diagonal_(-torch.inf)
+    """Share of patches whose most similar other patch is one of its 8 neighbours, in [0, 1].
+
+    mean_i |B_i ∩ N_i| / |B_i|, B_i the other patches tied for the largest C_ij (`measures.ties`), N_i the neighbours:
+    of tied patches each has an equal share. A table whose rows are all the same gives chance.
+    """
+    best = ties.largest(pos_similarity(pos_embed).fill_diagonal_(-torch.inf))
     neighbours = torch.as_tensor(grid.relation_pairs("edge") | grid.relation_pairs("corner"))
-    return neighbours.gather(1, similarity.argmax(1, keepdim=True)).to(pos_embed).mean()
+    return ((best & neighbours).sum(1).to(pos_embed) / best.sum(1)).mean()
 
 
 def neighbour_recovery_chance(grid: PatchGrid) -> float:
@@ -96,12 +108,24 @@ def mirror_similarity(pos_embed: Float[Tensor, "patch width"], grid: PatchGrid) 
 def patch_association(pos_embed: Float[Tensor, "patch width"], sets: Sequence[Sequence[int]]) -> Float[Tensor, ""]:
     """Share of patches i for which the C patches with the largest ⟨pos_i, pos_j⟩ are i's own set of C patches.
 
+    Where patches are tied for the last of these C (`measures.ties`), a patch counts by the share of the choices among
+    them that give its set: 1 / binomial(tied, still to be chosen).
+
     References:
         Jelassi, Sander & Li 2022, Vision Transformers provably learn spatial structure, Definition 2.2.
     """
     product = pos_embed @ pos_embed.T
-    hits = [set(product[i].topk(len(group)).indices.tolist()) == set(group) for group in sets for i in group]
-    return torch.tensor(hits).to(pos_embed).mean()
+    return torch.tensor([_chosen_share(product[i], group) for group in sets for i in group]).to(pos_embed).mean()
+
+
+def _chosen_share(product: Float[Tensor, " patch"], group: Sequence[int]) -> float:
+    own = torch.zeros_like(product, dtype=torch.bool)
+    own[list(group)] = True
+    beyond_last, slack = product - product[own].min(), ties.slack(product)
+    if (beyond_last[~own] > slack).any():
+        return 0.0
+    tied = beyond_last.abs() <= slack
+    return 1 / comb(int(tied.sum()), int((tied & own).sum()))
 
 
 def layout(pos_embed: Float[Tensor, "patch width"], grid: PatchGrid | None = None) -> Float[Tensor, "patch 2"]:
@@ -149,9 +173,3 @@ def _pairs(similarity: Tensor, grid: PatchGrid) -> tuple[Tensor, Tensor]:
 def _correlation(x: Tensor, y: Tensor) -> Tensor:
     x, y = x - x.mean(), y - y.mean()
     return (x * y).sum() / (x.square().sum() * y.square().sum()).sqrt()
-
-
-def _ranks(x: Tensor) -> Tensor:
-    """Ranks from 1, equal values sharing the mean of theirs."""
-    _, place, count = x.unique(return_inverse=True, return_counts=True)
-    return (count.cumsum(0) - (count - 1) / 2).to(x.dtype)[place]

@@ -23,6 +23,7 @@ from scipy import special
 from torch import Tensor
 
 from wherefrom.geometry import PatchGrid
+from wherefrom.measures import ties
 from wherefrom.measures.contents import KINDS
 from wherefrom.measures.sums import LayerSums
 
@@ -127,8 +128,9 @@ def _looking_away(
 
 
 def _lesser(mass: Float[Tensor, "head offset"], one: Tensor, other: Tensor) -> Float[Tensor, "head offset"]:
-    """For each head the weights of the two under which its mass is less."""
-    return torch.where(((mass * one).sum(-1) < (mass * other).sum(-1))[:, None], one, other)
+    """For each head the weights of the two under which its mass is less; if they are tied, those of the other."""
+    ahead = ((mass * other).sum(-1) - (mass * one).sum(-1)) > ties.TOLERANCE[torch.float32]  # of all attention
+    return torch.where(ahead[:, None], one, other)
 
 
 def excess_weights(chosen: Tensor, counts: Float[Tensor, " offset"]) -> Float[Tensor, " offset"]:
@@ -143,16 +145,20 @@ def excess_weights(chosen: Tensor, counts: Float[Tensor, " offset"]) -> Float[Te
 def favourite_weights(
     mass: Float[Tensor, "head offset"], counts: Float[Tensor, " offset"]
 ) -> Float[Tensor, "head offset"]:
-    """w of R(first) − R(second): N/n(o) at the first, −N/n(o) at the second of the common offsets o ≠ 0."""
+    """w of R(first) − R(second): N/n(o) at the first, −N/n(o) at the second of the common offsets o ≠ 0.
+
+    Offsets that are tied (`measures.ties`) for the second place share its weight; where several are tied for the first,
+    none is ahead, and all weights are 0.
+    """
     patches = counts[len(counts) // 2]  # pairs of a patch and itself
     means = mass * patches / counts
     means[:, counts < COMMON * patches] = -torch.inf
     means[:, len(counts) // 2] = -torch.inf
-    first, second = means.topk(2, dim=-1).indices.unbind(-1)
-    weights, heads = torch.zeros_like(mass), torch.arange(len(mass))
-    weights[heads, first] = patches / counts[first]
-    weights[heads, second] = -patches / counts[second]
-    return weights
+    first = ties.largest(means, torch.float32)  # in which attention was had
+    second = ties.largest(means.masked_fill(first, -torch.inf), torch.float32)
+    second = torch.where(first.sum(-1, keepdim=True) > 1, first, second)
+    one, other = (chosen / chosen.sum(-1, keepdim=True) for chosen in (first, second))
+    return (one - other) * patches / counts
 
 
 def without_favourite(

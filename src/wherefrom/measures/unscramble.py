@@ -18,6 +18,7 @@ import scipy  # loads its parts when they are first used: scipy.optimize takes h
 from jaxtyping import Float, Int
 
 from wherefrom.geometry import PatchGrid
+from wherefrom.statistics import TIED, first_of_largest
 
 ANGLES = 6
 """Turns at which a layout in the plane is laid onto the grid: the two axes of a layout have no direction."""
@@ -25,6 +26,8 @@ NEAREST = (4, 6, 8)
 """Nearest patches joined for distances along the map (Isomap)."""
 LARGEST_FULL_SEARCH = 100
 """On more patches only two turns of each layout are tried and nothing is disturbed: an assignment takes patches³."""
+NO_GAIN = 1e-10
+"""What an exchange of two patches gains, of a likeness of about 1, if it gains nothing but rounding."""
 DISTURBANCES = 25
 """Rectangles of the best arrangement that are mirrored or rolled, to get out of a place where no exchange helps."""
 
@@ -60,8 +63,8 @@ def unscramble(similarity: Similarity, grid: PatchGrid, seed: int = 0, known: It
     kernel = np.exp(-plain.distances / 2)
     starts = [_matched(likeness, start, kernel) for start in _starts(likeness, plain)]
     found = [_improved(likeness, np.asarray(start), plain) for start in (*starts, *known)]
-    best = min(found, key=lambda order: arrangement_error(likeness, order, plain))
-    return _disturbed(likeness, best, plain, np.random.default_rng(seed))
+    best = first_of_largest([-arrangement_error(likeness, order, plain) for order in found])
+    return _disturbed(likeness, found[best], plain, np.random.default_rng(seed))
 
 
 def arrangement_error(similarity: Similarity, order: Order, grid: PatchGrid) -> float:
@@ -127,9 +130,11 @@ def path_similarity(path: Float[np.ndarray, "step patch width"]) -> Similarity:
 
 
 def direction_similarity(change: Float[np.ndarray, "patch width"]) -> Similarity:
-    """cos(d_i − mean, d_j − mean), in [−1, 1]; 0 for a patch that did not move."""
+    """cos(d_i − mean, d_j − mean), in [−1, 1]; 0 for a patch that moved as the mean did, but for rounding."""
     centred = change - change.mean(0)
-    unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-30)
+    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+    centred = np.where(lengths > TIED * np.linalg.norm(change, axis=1).max(), centred, 0)
+    unit = centred / np.maximum(lengths, 1e-30)
     return unit @ unit.T
 
 
@@ -186,20 +191,22 @@ def _starts(likeness: np.ndarray, grid: PatchGrid) -> Iterator[np.ndarray]:
 
 
 def _along_the_map(likeness: np.ndarray, nearest: int) -> np.ndarray:
-    """−(distance along the map)²/2: the shortest way over pairs of nearest patches."""
-    steps = np.full(likeness.shape, np.inf)
-    closest = np.argsort(-(likeness - 2 * np.abs(likeness).max() * np.eye(len(likeness))), axis=1)[:, :nearest]
-    np.put_along_axis(steps, closest, 1 + likeness.max() - np.take_along_axis(likeness, closest, 1), 1)
+    """−(distance along the map)²/2: the shortest way over pairs of nearest patches, those tied for the last with it."""
+    others = np.where(np.eye(len(likeness), dtype=bool), -np.inf, likeness)
+    last = -np.partition(-others, nearest - 1, axis=1)[:, nearest - 1 : nearest]
+    joined = others >= last - TIED * np.abs(likeness).max()
+    steps = np.where(joined, 1 + likeness.max() - likeness, np.inf)
     ways = scipy.sparse.csgraph.shortest_path(np.where(np.isfinite(steps), steps, 0), directed=False)
     longest = ways[np.isfinite(ways)].max()
     return -(np.where(np.isfinite(ways), ways, 1.5 * longest) ** 2) / 2
 
 
 def _plane(product: np.ndarray) -> np.ndarray:
-    """Classical scaling, `patch 2`."""
+    """Classical scaling, `patch 2`; the first of the patches farthest out along an axis is on its upper side."""
     centred = product - product.mean(0) - product.mean(1, keepdims=True) + product.mean()
     values, vectors = np.linalg.eigh(centred)
-    return (vectors * np.sqrt(np.maximum(values, 0)))[:, :-3:-1]
+    layout = (vectors * np.sqrt(np.maximum(values, 0)))[:, :-3:-1]
+    return layout * [1 if axis[first_of_largest(np.abs(axis))] >= 0 else -1 for axis in layout.T]
 
 
 def _laid_on_grid(layout: np.ndarray, angle: float, grid: PatchGrid) -> np.ndarray:
@@ -208,7 +215,8 @@ def _laid_on_grid(layout: np.ndarray, angle: float, grid: PatchGrid) -> np.ndarr
     places = grid.coordinates - grid.coordinates.mean(0)
     turned = (layout if grid.height >= grid.width else layout[:, ::-1]) @ turn
     turned = turned / np.maximum(turned.std(0), 1e-30) * places.std(0)
-    return scipy.optimize.linear_sum_assignment(((turned[:, None] - places) ** 2).sum(-1))[1]
+    ways = ((turned[:, None] - places) ** 2).sum(-1)
+    return scipy.optimize.linear_sum_assignment(ways.round(9))[1]  # equal ways are equal
 
 
 def _improved(likeness: np.ndarray, order: np.ndarray, grid: PatchGrid) -> np.ndarray:
@@ -222,11 +230,11 @@ def _improved(likeness: np.ndarray, order: np.ndarray, grid: PatchGrid) -> np.nd
 
 
 def _disturbed(likeness: np.ndarray, order: np.ndarray, grid: PatchGrid, random: np.random.Generator) -> np.ndarray:
-    least = arrangement_error(likeness, order, grid)
+    least, rounding = arrangement_error(likeness, order, grid), TIED * (likeness**2).sum()
     for _ in range(DISTURBANCES if 4 <= grid.num_patches <= LARGEST_FULL_SEARCH else 0):
         other = _improved(likeness, _with_a_rectangle_moved(order, grid, random), grid)
         error = arrangement_error(likeness, other, grid)
-        if error < least:
+        if error < least - rounding:
             order, least = other, error
     return order
 
@@ -264,9 +272,9 @@ def _exchanged(likeness: np.ndarray, order: np.ndarray, kernel: np.ndarray) -> n
         product = likeness @ placed
         own = np.diag(product)
         gain = product + product.T - own[:, None] - own + 2 * likeness * placed
-        one, other = divmod(int(gain.argmax()), len(order))
-        if gain[one, other] <= 1e-10:
+        if (most := gain.max()) <= NO_GAIN:
             break
+        one, other = divmod(int((gain >= most - NO_GAIN).argmax()), len(order))
         order[[one, other]] = order[[other, one]]
     return order
 
