@@ -74,7 +74,9 @@ def change(growth: float, ends=None) -> tuple[str, str]:
     side = 1 if growth >= 0 else -1
     percent = 100 * abs(exp(growth) - 1)
     places = _places(percent)
-    ends = None if ends is None or not all(map(isfinite, ends)) else sorted(side * 100 * (_exp(end) - 1) for end in ends)
+    ends = (
+        None if ends is None or not all(map(isfinite, ends)) else sorted(side * 100 * (_exp(end) - 1) for end in ends)
+    )
     return way, f"by {percent:.{places}f} %" + brackets(ends, lambda end: _minus(f"{end:.{places}f}"))
 
 

@@ -30,7 +30,7 @@ class Readings:
         self._columns = {name: _codes(self._rows[name]) for name in self._rows.columns}
         self._texts = {name: {text: code for code, text in enumerate(rows[name].cat.categories)} for name in _TEXT}
         starts = np.flatnonzero(np.diff(measure[order], prepend=-1) | np.diff(arm[order], prepend=-1))
-        ends = [*starts[1:].tolist(), len(order)]
+        ends = [*starts[1:].tolist(), len(order)][: len(starts)]
         names = zip(measure[order][starts].tolist(), arm[order][starts].tolist(), strict=True)
         self._spans = dict(zip(names, zip(starts.tolist(), ends, strict=True), strict=True))
         first = rows.drop_duplicates("run")
