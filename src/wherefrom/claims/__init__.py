@@ -51,7 +51,12 @@ class Verdict:
 
 
 def judge(
-    table: pd.DataFrame, *, num_heads: int, num_tokens: int | None = None, beside: Mapping[str, dict] | None = None
+    table: pd.DataFrame,
+    *,
+    num_heads: int,
+    num_tokens: int | None = None,
+    beside: Mapping[str, dict] | None = None,
+    brief: bool = False,
 ) -> list[Verdict]:
     """Judge every claim of a study.
 
@@ -60,6 +65,7 @@ def judge(
         num_heads: head count of the study's arms; other counts belong to the head sweep of C5.
         num_tokens: tokens of the model, to state attention against uniform in the details; None leaves that out.
         beside: more details of a claim, from what the table does not hold: {"C4": {"seed_matching": …}}.
+        brief: the rule alone, for simulations: no sentences, and of the details only how the rule came to its verdict.
 
     Returns:
         One verdict a claim, in the order of `CLAIMS`.
@@ -68,7 +74,10 @@ def judge(
     decisions = {one.case.claim: one for one in decide([case(claim, readings) for claim in PRIMARY])}
 
     def verdict(decision: Decision) -> Verdict:
-        return _verdict(decision, readings, num_tokens, beside or {})
+        claim = decision.case.claim
+        found = {} if brief or not decision.comparison.main.n else details(claim, readings, num_tokens)
+        text = "" if brief else sentence(decision, found)
+        return _verdict(decision, text, found | (beside or {}).get(claim, {}))
 
     decisions["C0"] = _by_construction(readings)
     use = verdict(decisions[PREMISE])
@@ -97,13 +106,11 @@ def _gated(decisions: dict[str, Decision], use: Verdict) -> dict[str, Decision]:
     return found
 
 
-def _verdict(decision: Decision, readings: Readings, num_tokens: int | None, beside: Mapping[str, dict]) -> Verdict:
+def _verdict(decision: Decision, text: str, beside: dict) -> Verdict:
     claim, main = decision.case.claim, decision.comparison.main
-    found = details(claim, readings, num_tokens) if main.n else {}
-    text = sentence(decision, found)
     numbers = _plain(as_dict(main) | ({"p": None} if claim == "C0" else {}))
     control = _plain(_contrast(decision.comparison))
-    found = _plain(_account(decision) | found | beside.get(claim, {}))
+    found = _plain(_account(decision) | beside)
     return Verdict(claim, decision.verdict, **numbers, control=control, sentence=text, details=found)
 
 

@@ -18,6 +18,8 @@ def gradients(readings: Readings, nearer: str, farther: str) -> dict:
     The sum weighs each step by its learning rate. The scrambled arm, which has no map, is read at the step at which its
     paired natural run's map begins.
     """
+    if not readings.records("advantage"):
+        return {}
     start = pd.Series(0, index=sorted(set(readings.rows("advantage")["seed"])))
     onset = onset_steps(readings)
     found: dict = {"onset_step": onset.to_dict()}

@@ -22,13 +22,15 @@ def link_details(readings: Readings, relation: str, num_tokens: int | None) -> d
         relation: `edge` for C1, `far` for C2.
         num_tokens: tokens of the model, to state attention against uniform; None leaves that out.
     """
+    if not readings.records("attn"):
+        return {}
     return {
         "attention": {content: _attention(readings, relation, content, num_tokens) for content in CONTENTS},
         "log_attention_growth": _by_content(readings, _log_growth),
         "near_above_far": _contrast(readings, "edge", "far"),
         "near_above_between": _contrast(readings, "edge", "between"),
         "heads_toward": _heads_toward(readings, relation),
-        "qk_alignment": _by_content(readings, _alignment),
+        "qk_alignment": _by_content(readings, _alignment) if readings.records("qk_alignment") else None,
         "qk_alignment_slope": beside_control(readings, alignment_slope),
     }
 
@@ -59,7 +61,8 @@ def _by_content(readings: Readings, statistic: Callable[[Readings, str, str, str
 
 
 def _log_growth(readings: Readings, arm: str, relation: str, content: str) -> pd.Series:
-    return layer_means(attention_growth(readings, arm, relation, content)).mean(axis=1)
+    heads = attention_growth(readings, arm, relation, content)
+    return readings.once(("mean", arm, relation, content), lambda: layer_means(heads).mean(axis=1))
 
 
 def _alignment(readings: Readings, arm: str, relation: str, content: str) -> pd.Series:

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from wherefrom.claims.readings import ANY, Readings, at_end, at_start, by_seed, by_seed_and, layer_means
+from wherefrom.claims.readings import (
+    ANY,
+    Readings,
+    at_end,
+    by_seed,
+    by_seed_and,
+    growth_by_seed_and,
+    layer_means,
+    sums_by_seed_and,
+)
 
 CONTROL = "scrambled"
 
@@ -42,9 +51,14 @@ def attention_growth(readings: Readings, arm: str, relation: str, content: str =
     """
     rows = _attention_rows(readings, arm, relation, content)
     _recorded(rows, f"attention on images with {content} patches", f"`{relation}` pairs")
-    rows = rows.assign(value=np.log(rows["value"].where(rows["value"] > 0)))
-    end, start = (by_seed_and(part(rows), "layer", "head") for part in (at_end, at_start))
-    return _known(end - start, "attention at start and end")
+    growth = readings.once(("attention", arm, relation, content), lambda: _log_growth(rows))
+    return _known(growth, "attention at start and end")
+
+
+def _log_growth(rows: pd.DataFrame) -> pd.DataFrame:
+    values = rows["value"].to_numpy()
+    known = np.log(values, out=np.full(len(values), np.nan), where=values > 0)
+    return growth_by_seed_and(rows.assign(value=known), "layer", "head")
 
 
 def angle(readings: Readings) -> pd.Series:
@@ -67,7 +81,7 @@ def map_growth(readings: Readings, arm: str, measure: str = "near_minus_far") ->
     rows = readings.rows(measure, arm)
     if rows.empty:
         raise NotJudgeable("the runs have no learned position embedding in which a map could form")
-    growth = _known(by_seed(at_end(rows)) - by_seed(at_start(rows)), f"{measure} at start and end")
+    growth = _known(growth_by_seed_and(rows)[0], f"{measure} at start and end")
     if (growth == 0).all():
         raise NotJudgeable("position embeddings are fixed, not learned, so no map could form in them")
     return growth
@@ -91,8 +105,7 @@ def contributions(readings: Readings, arm: str, structure: str, *columns: str) -
     rows = at_end(readings.rows(f"ledger_{structure}", arm))
     if rows.empty:
         raise NotJudgeable("the runs kept no ledger that credits each route of the gradient with its part in the map")
-    by = [*columns, "route"]
-    return rows.groupby(["seed", *by], observed=True)["value"].sum().unstack(by).fillna(0.0)
+    return sums_by_seed_and(rows, *columns, "route")
 
 
 def position_use(readings: Readings, arm: str) -> pd.Series:
@@ -177,8 +190,8 @@ def _any(rows: pd.DataFrame) -> bool:
 
 def _learned(rows: pd.DataFrame) -> bool:
     """Whether a table of positions ever changes; a fixed one gives the same number at every step of a run."""
-    known = rows[rows["value"].notna()]
-    return bool((known.groupby("run")["value"].nunique() > 1).any())
+    known = rows[rows["value"].notna().to_numpy()].sort_values("run")
+    return bool(((known["value"].diff() != 0) & (known["run"].diff() == 0)).any())
 
 
 def _attention_rows(readings: Readings, arm: str, relation: str, content: str = "shuffled") -> pd.DataFrame:
@@ -222,8 +235,7 @@ def step_sizes(readings: Readings, arm: str, rows: pd.DataFrame) -> pd.DataFrame
 def layer_growth(readings: Readings, arm: str, measure: str, **where) -> pd.DataFrame:
     """Value on the probe at the end − at initialisation, mean over heads, `seed × layer`."""
     rows = _recorded(readings.rows(measure, arm, split="probe", **where), measure)
-    change = by_seed_and(at_end(rows), "layer") - by_seed_and(at_start(rows), "layer")
-    return _known(change, f"{measure} at start and end")
+    return _known(growth_by_seed_and(rows, "layer"), f"{measure} at start and end")
 
 
 def by_head_count(readings: Readings, measure: str, split: str, arm: str = "natural") -> pd.DataFrame:

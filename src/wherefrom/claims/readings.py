@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 import pandas as pd
 
 from wherefrom.config import CUT
+
+T = TypeVar("T")
 
 ANY = object()
 """As a head count: every one."""
@@ -22,13 +27,16 @@ class Readings:
 
     def __init__(self, table: pd.DataFrame, num_heads: int):
         self.num_heads = num_heads
+        self._once: dict = {}
         table = table if len(table) else pd.DataFrame(columns=list(_COLUMNS))
         rows = _compact(table[table["setting"] == ""] if "setting" in table else table)
         measure, arm = (rows[name].cat.codes.to_numpy() for name in ("measure", "arm"))
         order = np.lexsort((arm, measure))
-        self._rows = rows.iloc[order]
-        self._columns = {name: _codes(self._rows[name]) for name in self._rows.columns}
+        self._columns = {name: _codes(rows[name])[order] for name in rows.columns}
         self._texts = {name: {text: code for code, text in enumerate(rows[name].cat.categories)} for name in _TEXT}
+        # Text as plain objects lies in one block, so that rows are taken from three arrays and not from one a column.
+        self._rows = rows.astype(dict.fromkeys(_TEXT, object)).iloc[order].copy()
+        self._nothing = self._rows.iloc[:0]
         starts = np.flatnonzero(np.diff(measure[order], prepend=-1) | np.diff(arm[order], prepend=-1))
         ends = [*starts[1:].tolist(), len(order)][: len(starts)]
         names = zip(measure[order][starts].tolist(), arm[order][starts].tolist(), strict=True)
@@ -47,7 +55,11 @@ class Readings:
         """
         span = self._spans.get((self._code("measure", measure), self._code("arm", arm)))
         if span is None:
-            return self._rows.iloc[:0]
+            return self._nothing
+        key = (span, grid, content, num_heads, *where.items())
+        return self.once(key, lambda: self._taken(span, num_heads, grid, content, where))
+
+    def _taken(self, span: tuple[int, int], num_heads, grid: str, content: str, where: dict) -> pd.DataFrame:
         part = slice(*span)
         keep = self._is(part, "grid", grid, or_none=grid == "model")
         keep &= self._is(part, "content", content, or_none=content == "natural")
@@ -55,7 +67,12 @@ class Readings:
             keep &= self._columns["num_heads"][part] == (num_heads or self.num_heads)
         for column, value in where.items():
             keep &= self._is(part, column, value)
-        return self._rows.iloc[span[0] + np.flatnonzero(keep)]
+        at = np.flatnonzero(keep)
+        return self._rows.take(span[0] + at) if len(at) else self._nothing
+
+    def records(self, measure: str, arm: str = "natural") -> bool:
+        """Whether any run of this arm recorded the measure at all."""
+        return (self._code("measure", measure), self._code("arm", arm)) in self._spans
 
     def _code(self, column: str, text) -> int:
         """The whole number that stands for a text; one that no row has where it is nowhere in the table."""
@@ -67,6 +84,12 @@ class Readings:
         own = self._columns[column][part]
         keep = own == codes[0] if len(codes) == 1 else np.isin(own, codes)
         return keep | (own == -1) if or_none else keep
+
+    def once(self, key: tuple, compute: Callable[[], T]) -> T:
+        """What several claims show is computed once."""
+        if key not in self._once:
+            self._once[key] = compute()
+        return self._once[key]
 
     def has_runs(self, arm: str) -> bool:
         """Whether there is a finished run of this arm with the arms' head count."""
@@ -88,14 +111,12 @@ class Readings:
 
 def at_start(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows at initialisation, before any update."""
-    return rows[rows["step"] == 0]
+    return rows[(rows["step"] == 0).to_numpy()]
 
 
 def at_end(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows at each run's last step."""
-    runs, place = np.unique(rows["run"].to_numpy(), return_inverse=True)
-    steps = rows["step"].to_numpy()
-    return rows[steps == _largest(steps, place, len(runs))[place]]
+    return rows[_last(rows)]
 
 
 def by_seed(rows: pd.DataFrame) -> pd.Series:
@@ -110,19 +131,51 @@ def by_seed_and(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """Mean value of each seed and each value of `columns`, spread out: `seed × columns`; nulls are left out."""
     if rows.empty:
         return pd.DataFrame()
+    seeds, names, place = _cells(rows, columns)
+    means = _means(rows["value"].to_numpy(), place, len(seeds) * len(names))
+    return pd.DataFrame(means.reshape(len(seeds), -1), seeds, names)
+
+
+def sums_by_seed_and(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Sum of the values of each seed and each value of `columns`: `seed × columns`; 0 where there is none."""
+    seeds, names, place = _cells(rows, columns)
+    sums = np.bincount(place, np.nan_to_num(rows["value"].to_numpy()), len(seeds) * len(names))
+    return pd.DataFrame(sums.reshape(len(seeds), -1), seeds, names)
+
+
+def growth_by_seed_and(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Mean value at each run's last step − that at initialisation: `seed × columns`; without columns, one of them."""
+    seeds, names, place = _cells(rows, columns)
+    values, number = rows["value"].to_numpy(), len(seeds) * len(names)
+    ends = [_means(values[at], place[at], number) for at in (_last(rows), rows["step"].to_numpy() == 0)]
+    return pd.DataFrame((ends[0] - ends[1]).reshape(len(seeds), -1), seeds, names)
+
+
+def _cells(rows: pd.DataFrame, columns: tuple[str, ...]) -> tuple[pd.Index, pd.Index, np.ndarray]:
+    """The seeds, the different values of `columns`, both sorted, and the cell of their table that each row is in."""
     seeds, seed = np.unique(rows["seed"].to_numpy(), return_inverse=True)
     names, column = _levels(rows, columns)
-    means = _means(rows["value"].to_numpy(), seed * len(names) + column, len(seeds) * len(names))
-    return pd.DataFrame(means.reshape(len(seeds), len(names)), pd.Index(seeds, name="seed"), names)
+    return pd.Index(seeds, name="seed"), names, seed * len(names) + column
 
 
 def _levels(rows: pd.DataFrame, columns: tuple[str, ...]) -> tuple[pd.Index, np.ndarray]:
     """The different values of `columns`, sorted, and which of them each row has."""
+    if not columns:
+        return pd.RangeIndex(1), np.zeros(len(rows), dtype=int)
+    levels, codes = zip(*(np.unique(rows[name].to_numpy(), return_inverse=True) for name in columns), strict=True)
     if len(columns) == 1:
-        values, place = np.unique(rows[columns[0]].to_numpy(), return_inverse=True)
-        return pd.Index(values, name=columns[0]), place
-    values, place = np.unique(rows[list(columns)].to_numpy(), axis=0, return_inverse=True)
-    return pd.MultiIndex.from_arrays(list(values.T), names=list(columns)), place.ravel()
+        return pd.Index(levels[0], name=columns[0]), codes[0]
+    sizes = tuple(map(len, levels))
+    found, place = np.unique(np.ravel_multi_index(codes, sizes), return_inverse=True)
+    values = [level[code] for level, code in zip(levels, np.unravel_index(found, sizes), strict=True)]
+    return pd.MultiIndex.from_arrays(values, names=list(columns)), place
+
+
+def _last(rows: pd.DataFrame) -> np.ndarray:
+    """Which rows are at their run's last step."""
+    runs, place = np.unique(rows["run"].to_numpy(), return_inverse=True)
+    steps = rows["step"].to_numpy()
+    return steps == _largest(steps, place, len(runs))[place]
 
 
 def _means(values: np.ndarray, place: np.ndarray, number: int) -> np.ndarray:

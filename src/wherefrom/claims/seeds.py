@@ -86,29 +86,43 @@ def _ends(main: TTest, contrast: WelchTest | None, side: float) -> tuple[tuple[f
 
 
 def _needed(mean: float, difference: float, main: TTest, contrast: WelchTest | None, alpha: float) -> float:
-    """The smallest number of natural seeds above the present one that reaches the power."""
+    """The number of natural seeds that reaches the power; above the present one, which did not settle it."""
     if min(mean, difference) <= 0:
         return inf
     if contrast is None:
-        return _above(seeds_needed(mean, main.sd, alpha, POWER, LIMIT), main.n)
-    ratio = contrast.n_other / main.n
+        needed = seeds_needed(mean, main.sd, alpha, POWER, LIMIT)
+    else:
+        ratio = contrast.n_other / main.n
+        needed = seeds_for(mean, main.sd, difference, contrast.sd_other, ratio, alpha)
+    needed = max(needed, main.n + 1)
+    return needed if needed <= LIMIT else inf
+
+
+def seeds_for(mean: float, sd: float, difference: float, sd_other: float, ratio: float, alpha: float) -> float:
+    """The smallest number of natural seeds at which both tests are found together with power .8.
+
+    Args:
+        mean: true mean of the natural arm, above 0.
+        sd: its standard deviation over seeds.
+        difference: true mean of the natural arm − that of the control, above 0.
+        sd_other: standard deviation of the control.
+        ratio: control seeds for each natural seed; at least two there are.
+        alpha: level of both tests.
+
+    Returns:
+        A whole number from 2; infinity above 50.
+    """
 
     def enough(n: int) -> bool:
-        others = max(2, round(n * ratio))
-        return joint_power(mean, main.sd, n, difference, contrast.sd_other, others, alpha) >= POWER
+        return joint_power(mean, sd, n, difference, sd_other, max(2, round(n * ratio)), alpha) >= POWER
 
-    low, high = main.n, LIMIT  # not settled, and settled
-    if low >= high or not enough(high):
+    low, high = 1, LIMIT  # the first too few, the second enough
+    if not enough(high):
         return inf
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
-
-
-def _above(seeds: float, n: int) -> float:
-    needed = max(seeds, n + 1)
-    return needed if needed <= LIMIT else inf
 
 
 @lru_cache(maxsize=1)

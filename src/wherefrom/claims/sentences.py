@@ -109,10 +109,9 @@ def _against(claim: str, comparison: Comparison) -> str:
 
 
 def _by_layer(decision: Decision) -> str:
-    wording, undecided = WORDING[decision.case.claim], _names(decision, None)
-    text = (
-        f"in {_names(decision, 'supported')} {wording.toward}, but in {_names(decision, 'contradicted')} {wording.away}"
-    )
+    subject, toward, away = WORDING[decision.case.claim].layers
+    undecided, names = _names(decision, None), (_names(decision, "supported"), _names(decision, "contradicted"))
+    text = f"{subject} {toward} in {names[0]} but {away} in {names[1]}"
     return text + (f", and {undecided} could go either way" if undecided else "")
 
 
@@ -121,8 +120,8 @@ def _except(decision: Decision) -> str:
     opposite: dict[str, Way] = {"supported": "contradicted", "contradicted": "supported"}
     other = opposite.get(decision.verdict)
     names = _names(decision, other) if other else ""
-    wording = WORDING[decision.case.claim]
-    return f", except in {names}, where {wording.away if other == 'contradicted' else wording.toward}" if names else ""
+    subject, toward, away = WORDING[decision.case.claim].layers
+    return f", except in {names}, where {subject} {away if other == 'contradicted' else toward}" if names else ""
 
 
 def _names(decision: Decision, way: Way | None) -> str:

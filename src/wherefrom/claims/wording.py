@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import exp
 
 from wherefrom.claims.premise import costs
-from wherefrom.words import amount, brackets, change, fraction, signed
+from wherefrom.words import DOUBLED, amount, brackets, change, fraction, signed
 
 Ends = tuple[float, float] | None
 Write = Callable[[float, Ends], str]
@@ -26,10 +26,8 @@ class Wording:
     """What the statistic is, for the table of a page."""
     unit: str
     """Unit of the statistic as it is stored."""
-    toward: str = ""
-    """What a layer did that is decided for the claim …"""
-    away: str = ""
-    """… and what one did that is decided against it."""
+    layers: tuple[str, str, str] = ("", "", "")
+    """Subject, and what it did in a layer that is decided for the claim, and in one that is decided against it."""
 
 
 def _attention(pairs: str, side: int) -> tuple[Write, Write]:
@@ -37,12 +35,14 @@ def _attention(pairs: str, side: int) -> tuple[Write, Write]:
 
     def found(value: float, ends: Ends) -> str:
         way, by = change(side * value, _sided(ends, side))
-        return f"where position alone can guide it, attention on {pairs} {way} {by}"
+        return f"where position alone can guide it (shuffled patches), attention on {pairs} {way} {by}"
 
     def against(value: float, ends: Ends) -> str:
-        growth, ends = side * value, _sided(ends, side)
-        times = brackets(ends, lambda end: f"{exp(min(end, 50.0)):.2f}")
-        return f"{exp(min(growth, 50.0)):.2f} times{times} the change on scrambled images"
+        ratio, ends = side * value, _sided(ends, side)
+        if ratio > DOUBLED:
+            return f"{exp(min(ratio, 50.0)):.1f} times as much as in models trained on scrambled images"
+        by = change(ratio, ends)[1].removeprefix("by ")
+        return f"{by} {_more(ratio)} than in models trained on scrambled images"
 
     return found, against
 
@@ -52,21 +52,20 @@ def _sided(ends: Ends, side: int) -> Ends:
 
 
 def _map(value: float, ends: Ends) -> str:
-    word, side = ("more", 1) if value >= 0 else ("less", -1)
-    by = fraction(abs(value)) + brackets(_sided(ends, side), fraction)
     return (
-        f"position embeddings of edge neighbours became {word} similar than those of far patches, by a cosine of {by}"
+        f"position embeddings of edge neighbours became {_more(value)} similar than those of far patches, "
+        f"by a cosine of {_cosine(value, ends)}"
     )
 
 
 def _map_against(value: float, ends: Ends) -> str:
-    return f"{_more(value)} than on scrambled images by {_size(value, ends)}"
+    return f"{_more(value)} than on scrambled images by {_cosine(value, ends)}"
 
 
 def _built(value: float, ends: Ends) -> str:
     return (
         f"queries and keys built {_more(value)} of the map than all other routes of the gradient together, "
-        f"by a cosine of {_size(value, ends)}"
+        f"by a cosine of {_cosine(value, ends)}"
     )
 
 
@@ -74,8 +73,9 @@ def _more(value: float) -> str:
     return "more" if value >= 0 else "less"
 
 
-def _size(value: float, ends: Ends) -> str:
-    return fraction(abs(value)) + brackets(_sided(ends, 1 if value >= 0 else -1), fraction)
+def _cosine(value: float, ends: Ends) -> str:
+    """Its size, with the interval turned alike."""
+    return fraction(abs(value), _sided(ends, 1 if value >= 0 else -1))
 
 
 def _use_against(value: float, ends: Ends) -> str:
@@ -93,10 +93,9 @@ def _rows_against(value: float, ends: Ends) -> str:
 
 
 def _accuracy(value: float, ends: Ends) -> str:
+    ends = _sided(ends, 1 if value >= 0 else -1)
+    by = f"{abs(100 * value):.2f}" + brackets(ends, lambda end: signed(100 * end).removeprefix("+"))
     way = "gained" if value >= 0 else "lost"
-    by = f"{abs(100 * value):.2f}" + brackets(
-        _sided(ends, 1 if value >= 0 else -1), lambda end: signed(100 * end).removeprefix("+")
-    )
     return f"each doubling of the number of heads {way} {by} percentage points of test accuracy"
 
 
@@ -110,15 +109,13 @@ WORDING: dict[str, Wording] = {
         *_attention("edge neighbours", 1),
         "growth of log attention on edge neighbours, content-shuffled images, end − start",
         "log ratio",
-        "attention on edge neighbours grew",
-        "attention on edge neighbours fell",
+        ("attention on edge neighbours", "grew", "fell"),
     ),
     "C2": Wording(
         *_attention("far patches", -1),
         "fall of log attention on far patches, content-shuffled images, start − end",
         "log ratio",
-        "attention on far patches fell",
-        "attention on far patches grew",
+        ("attention on far patches", "fell", "grew"),
     ),
     "C3a": Wording(_map, _map_against, "near minus far similarity of position embeddings, end − start", "cosine"),
     "C3b": Wording(_built, _none, "what q and k added to near minus far − what all other routes added", "cosine"),
@@ -128,8 +125,7 @@ WORDING: dict[str, Wording] = {
         _rows_against,
         "divergence of the heads' mean rows of attention, end − start",
         "nats",
-        "heads came to look at more different positions",
-        "heads came to look at more similar positions",
+        ("the positions that heads look at", "became more different", "became more similar"),
     ),
     "C5": Wording(_accuracy, _none, "test accuracy gained by each doubling of heads", "share per doubling"),
 }
