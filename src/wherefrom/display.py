@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from wherefrom.watcher import Snapshot
 
@@ -18,8 +19,13 @@ LINE_EVERY = 15.0
 BARS = 16
 """Runs at work that have a bar of their own; on a cluster there may be hundreds."""
 
-SYMBOLS = {"supported": "✓", "contradicted": "✗", "mixed": "±", "inconclusive": "?", "not judged": "–"}
-COLOURS = {"supported": "blue", "contradicted": "red", "mixed": "yellow", "inconclusive": "yellow", "not judged": "dim"}
+SYMBOLS = {
+    "by construction": "≡", "supported": "✓", "contradicted": "✗", "mixed": "±", "inconclusive": "?", "not judged": "–",
+}  # fmt: skip
+COLOURS = {
+    "by construction": "cyan", "supported": "blue", "contradicted": "red", "mixed": "yellow", "inconclusive": "yellow",
+    "not judged": "dim",
+}  # fmt: skip
 
 
 @contextmanager
@@ -166,8 +172,15 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
-def verdict_table(verdicts: list[dict]) -> Table:
-    """A row a claim, each with its sentence."""
+def verdict_table(verdicts: list[dict]) -> Group:
+    """Whether the model uses its positions, then a row a claim, each with its sentence."""
+    from wherefrom.claims import premise  # with pandas, which training a run can do without
+
+    opening = premise(verdicts)
+    return Group(*([Text(opening)] if opening else []), _rows(verdicts))
+
+
+def _rows(verdicts: list[dict]) -> Table:
     table = Table(title="What the data say", show_lines=True, title_justify="left")
     table.add_column("claim", no_wrap=True)
     table.add_column("verdict", no_wrap=True)

@@ -1,4 +1,4 @@
-"""Intervals, t-tests, Holm's correction, the Mantel test and the number of seeds needed. numpy and scipy only."""
+"""Intervals, t-tests, Holm's correction, power and the Mantel test. numpy and scipy only."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def one_sample_t(values, level: float = 0.95) -> TTest:
     mean = float(values.mean()) if n else nan
     if n < 2:
         return TTest(mean, nan, n, nan, nan, nan)
-    sd = float(values.std(ddof=1))
-    if sd <= _ROUNDING * np.abs(values).max():
+    sd = _spread(values)
+    if sd == 0:
         return TTest(mean, 0.0, n, mean, mean, nan)
     p = 2 * float(special.stdtr(n - 1, -abs(mean) * sqrt(n) / sd))
     return TTest(mean, sd, n, *t_interval(values, level), p)
@@ -78,6 +78,72 @@ def paired_t(a, b, level: float = 0.95) -> TTest:
     return one_sample_t(a - b, level)
 
 
+@dataclass(frozen=True, slots=True)
+class WelchTest:
+    """Difference of two independent means. What cannot be computed is NaN, never a guess."""
+
+    mean: float
+    """Mean of the first group − mean of the second."""
+    sd: float
+    """Standard deviation of the first group."""
+    sd_other: float
+    n: int
+    """Numbers in the first group."""
+    n_other: int
+    freedom: float
+    """Welch–Satterthwaite degrees of freedom."""
+    low: float
+    high: float
+    p: float
+    """Two-sided p; NaN below two numbers in either group, and where neither group has any spread."""
+
+    @property
+    def error(self) -> float:
+        """Standard error of the difference."""
+        return sqrt(self.sd**2 / self.n + self.sd_other**2 / self.n_other)
+
+
+def welch_t(a, b, level: float = 0.95) -> WelchTest:
+    """t = (ā − b̄) / √(s_a²/n + s_b²/m)  with  ν = (s_a²/n + s_b²/m)² / ((s_a²/n)²/(n−1) + (s_b²/m)²/(m−1)).
+
+    Args:
+        a: independent numbers of the first group; NaN are left out.
+        b: independent numbers of the second group, not paired with the first, of another variance perhaps.
+        level: confidence of the interval.
+
+    Returns:
+        The two-sided test that both means are the same, with the interval of ā − b̄. Where one group has no spread,
+        the other group's decides; where neither has, there is an interval but no p.
+
+    References:
+        Welch 1947, The generalization of "Student's" problem when several different population variances are involved.
+
+    >>> test = welch_t([2.0, 3.0, 4.0], [0.0, 1.0, 2.0])
+    >>> round(test.mean, 3), round(test.freedom, 3), round(test.p, 4)
+    (2.0, 4.0, 0.0705)
+    """
+    a, b = _known(a), _known(b)
+    n, m = len(a), len(b)
+    mean = float(a.mean() - b.mean()) if n and m else nan
+    if min(n, m) < 2:
+        return WelchTest(mean, nan, nan, n, m, nan, nan, nan, nan)
+    sd_a, sd_b = _spread(a), _spread(b)
+    va, vb = sd_a**2 / n, sd_b**2 / m
+    if va + vb == 0:
+        return WelchTest(mean, 0.0, 0.0, n, m, nan, mean, mean, nan)
+    error, share = sqrt(va + vb), va / (va + vb)  # shares, since the square of a tiny variance would be 0
+    freedom = 1 / (share**2 / (n - 1) + (1 - share) ** 2 / (m - 1))
+    half = float(special.stdtrit(freedom, 0.5 + level / 2)) * error
+    p = 2 * float(special.stdtr(freedom, -abs(mean) / error))
+    return WelchTest(mean, sd_a, sd_b, n, m, freedom, mean - half, mean + half, p)
+
+
+def _spread(values: np.ndarray) -> float:
+    """Standard deviation with n − 1; 0 where it is rounding."""
+    sd = float(values.std(ddof=1))
+    return 0.0 if sd <= _ROUNDING * np.abs(values).max() else sd
+
+
 def t_interval(values, level: float = 0.95) -> tuple[float, float]:
     """mean ± t_(n − 1) · sd / √n.
 
@@ -93,6 +159,28 @@ def t_interval(values, level: float = 0.95) -> tuple[float, float]:
         return nan, nan
     half = float(special.stdtrit(n - 1, 0.5 + level / 2) * values.std(ddof=1) / sqrt(n))
     return float(values.mean()) - half, float(values.mean()) + half
+
+
+def effect_interval(t: float, freedom: float, level: float = 0.95) -> tuple[float, float]:
+    """(λ_low, λ_high):  P(T ≤ t | λ_low) = (1 + level)/2,  P(T ≤ t | λ_high) = (1 − level)/2,  T non-central t.
+
+    Args:
+        t: an observed t statistic, in units of the standard error.
+        freedom: its degrees of freedom.
+        level: confidence of the interval.
+
+    Returns:
+        The non-centralities that do not reject t in either tail: the true mean in standard errors. For a one-sample
+        test of n numbers λ/√n is the effect in standard deviations.
+
+    References:
+        Steiger & Fouladi 1997, Noncentrality interval estimation and the evaluation of statistical models.
+
+    >>> [round(end, 2) for end in effect_interval(2.5, 4)]
+    [-0.15, 4.99]
+    """
+    low, high = (float(special.nctdtrinc(freedom, p, t)) for p in ((1 + level) / 2, (1 - level) / 2))
+    return low, high
 
 
 def holm(p) -> np.ndarray:

@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 
 COLUMNS = ["run", "arm", "num_heads", "seed", "step", "measure", "value"]
-COLUMNS += ["split", "layer", "head", "route", "relation", "distance", "grid"]
-TEXT = ("run", "arm", "measure", "split", "route", "relation", "grid")
+COLUMNS += ["split", "layer", "head", "route", "relation", "distance", "grid", "content"]
+TEXT = ("run", "arm", "measure", "split", "route", "relation", "grid", "content")
 LEARNING_RATE, LAST = 0.5, 20
-PLANTED = ("C0", "C1", "C2", "C3a", "C4")
+PLANTED = ("C1", "C2", "C3a", "C3c", "C4")
+CONTENTS = {"shuffled": 1.0, "natural": 2.0}
+"""What the probe images hold, and how many times the planted growth is recorded on them."""
 
 
 def block(measure, values, steps, arm, num_heads, seeds, **axes):
@@ -41,44 +43,49 @@ def arm_blocks(arm, planted, num_heads=4, seeds=None):
     layers, heads, batches = list(range(depth)), list(range(num_heads)), range(0, LAST, 5)
     per_layer = {"layer": layers, "split": "probe"}
     per_head = per_layer | {"head": heads}
-    zero, two = np.zeros(1), np.array([0.0, 1.0])
+    zero, two, three = np.zeros(1), np.array([0.0, 1.0]), np.array([0.0, 0.5, 1.0])
     blocks = [
         block("learning_rate", LEARNING_RATE, batches, *where, split="train"),
         block("loss", 1.0, [0, LAST], *where, split="test"),
+        block("angle_share", 0.95 + 0.02 * two[:, None, None], [0, LAST], *where, **per_head),
+        block("argmax_agreement", 0.5 + 0.1 * two[:, None, None], [0, LAST], *where, **per_head),
     ]
-    if "C0" in planted:
-        share = 0.5 + two[:, None, None] * planted["C0"][:, None, :, None]
-        blocks.append(block("angle_share", share, [0, LAST], *where, **per_head))
-        blocks.append(block("argmax_agreement", share, [0, LAST], *where, **per_head))
     if "C1" in planted or "C2" in planted:
-        # Constant over training: the sum over steps of learning rate · spacing is LEARNING_RATE · LAST.
-        gap1, gap2 = (
-            planted.get(claim, zero * planted_shape(planted)) / (LEARNING_RATE * LAST) for claim in ("C1", "C2")
-        )
-        relations = np.stack([gap1, zero * gap1, -gap2], axis=-1)[:, None, :, None, :]
+        growth1, growth2 = (planted.get(claim, zero * planted_shape(planted)) for claim in ("C1", "C2"))
+        growth = np.stack([growth1, zero * growth1, -growth2], axis=-1)[:, None, :, None, :]
         axes = {"layer": layers, "head": heads, "relation": ["edge", "between", "far"], "grid": "model"}
+        for content, times in CONTENTS.items():
+            grown = times * three[:, None, None, None] * growth
+            on = axes | {"split": "probe", "content": content}
+            blocks.append(block("attn", 0.02 * np.exp(grown), [0, 10, LAST], *where, **on))
+            blocks.append(block("qk_alignment", 0.01 * grown, [0, 10, LAST], *where, **on))
+        # Constant over training: the sum over steps of learning rate · spacing is LEARNING_RATE · LAST.
         for measure in ("advantage", "pressure"):
-            blocks.append(block(measure, relations, batches, *where, split="train", **axes))
-            blocks.append(block(measure, relations, [0, 10, LAST], *where, split="probe", **axes))
-        for measure in ("attn", "qk_alignment"):
-            start, growth = 0.02, np.array([0.0, 0.5, 1.0])[None, :, None, None, None]
-            values = start * (1 + growth * (1 + relations))
-            blocks.append(block(measure, values, [0, 10, LAST], *where, split="probe", **axes))
+            gap = growth / (LEARNING_RATE * LAST)
+            blocks.append(block(measure, gap, batches, *where, split="train", **axes))
+            blocks.append(block(measure, gap, [0, 10, LAST], *where, split="probe", **axes))
         by_distance = {k: v for k, v in axes.items() if k != "relation"} | {"distance": [0, 1, 2, 3]}
-        falling = -0.1 * np.arange(4) * np.array([0.0, 0.5, 1.0])[:, None, None, None]
+        falling = -0.1 * np.arange(4) * three[:, None, None, None]
         blocks.append(block("qk_alignment", falling, [0, 10, LAST], *where, split="probe", **by_distance))
     if "C3a" in planted:
-        falloff = 0.01 + np.array([0.0, 0.5, 1.0]) * planted["C3a"].mean(axis=1)[:, None]
+        grown = 0.01 + three * planted["C3a"].mean(axis=1)[:, None]
         for measure in ("similarity_falloff", "similarity_falloff_spearman", "near_minus_far", "coordinate_r2"):
-            blocks.append(block(measure, falloff, [0, 10, LAST], *where, grid="model"))
+            blocks.append(block(measure, grown, [0, 10, LAST], *where, grid="model"))
         for measure, value in (("p", 0.001), ("null_low", -0.05), ("null_high", 0.05)):
             blocks.append(block(f"similarity_falloff_{measure}", value, [0, LAST], *where, grid="model"))
         blocks.append(block("neighbour_recovery", 0.9, [0, LAST], *where, grid="model"))
         blocks.append(block("neighbour_recovery_chance", 0.1, [0, LAST], *where, grid="model"))
+    if "C3c" in planted:
+        use = two * planted["C3c"].mean(axis=1)[:, None]
+        blocks.append(block("position_use", use, [0, LAST], *where, split="test"))
+        blocks.append(block("position_use", use, [0, 10, LAST][::2], *where, split="probe"))
+        blocks.append(block("position_use_accuracy", 0.4 * two, [0, LAST], *where, split="test"))
     if "C4" in planted:
         divergence = 0.1 + two[:, None] * planted["C4"][:, None, :]
         for measure in ("head_divergence_attn", "head_divergence_pressure"):
             blocks.append(block(measure, divergence, [0, LAST], *where, **per_layer))
+        for content, times in (("natural", 1.0), ("shuffled", 0.5)):
+            blocks.append(block("row_divergence", times * divergence, [0, LAST], *where, **per_layer, content=content))
     return blocks
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 FLOORS = [  # a part may import the parts on lower floors, and no other on its own
     {"content"},
-    {"geometry", "attention", "statistics", "config", "catalogue", "arguments", "process"}
+    {"geometry", "attention", "statistics", "config", "catalogue", "arguments", "process", "words"}
     | {"roles", "role_counts", "vary", "onset"},
     {"store", "figures", "data", "models", "measures"},
     {"heads"},
-    {"observe", "report", "app", "claims", "watcher"},
-    {"recording"},
+    {"observe", "app", "claims", "watcher"},
+    {"recording", "report"},
     {"train"},
     {"display", "workers", "conclude"},
     {"studies"},

@@ -19,6 +19,7 @@ from wherefrom.statistics import first_of_largest, holm, paired_t
 OUTCOMES: dict[str, Callable[[Readings], pd.DataFrame]] = {
     "loss": lambda readings: by_head_count(readings, "loss", "test"),
     "divergence": lambda readings: by_head_count(readings, "head_divergence_attn", "probe"),
+    "row_divergence": lambda readings: by_head_count(readings, "row_divergence", "probe"),
     "sharpness": lambda readings: by_head_count(readings, "offset_sharpness", "probe"),
     "roles_per_head": lambda readings: _roles(readings, roles_per_head),
     "different_roles": lambda readings: _roles(readings, different_roles),
@@ -45,7 +46,8 @@ def head_count_details(readings: Readings) -> dict:
 
 def _roles(readings: Readings, count: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
     parts = [readings.rows(name, num_heads=ANY, split="probe") for name in DECIDING]
-    return by_seed_and(count(at_end(pd.concat(parts))), "num_heads")
+    parts = [rows for rows in parts if len(rows)]
+    return by_seed_and(count(at_end(pd.concat(parts))), "num_heads") if parts else pd.DataFrame()
 
 
 def _by_count(table: pd.DataFrame) -> dict | None:

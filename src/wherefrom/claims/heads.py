@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import pandas as pd
 
-from wherefrom.claims.primary import CONTROL
+from wherefrom.claims.links import beside_control
+from wherefrom.claims.primary import CONTROL, layer_growth
 from wherefrom.claims.readings import Readings, at_end, at_start
 from wherefrom.claims.summary import summary
+from wherefrom.content import CONTENTS
 from wherefrom.heads import onsets_by_seed
 from wherefrom.roles import ROLE_MEASURES, roles_of, unspecialised
 
 ATTENTION, GRADIENTS = "head_divergence_attn", "head_divergence_pressure"
+
+
+def head_details(readings: Readings) -> dict:
+    """Growth of the other divergences between heads, their timing, and the shares of heads that have a role."""
+
+    def growth(measure: str, content: str = "natural") -> dict | None:
+        return beside_control(readings, lambda own, arm: layer_growth(own, arm, measure, content=content).mean(axis=1))
+
+    rows = {"row_divergence": {content: growth("row_divergence", content) for content in CONTENTS}}
+    offsets = {name: growth(name) for name in (ATTENTION, GRADIENTS)}
+    return rows | offsets | timing(readings) | {"heads_with_a_role": shares_with_roles(readings)}
 
 
 def timing(readings: Readings) -> dict:
@@ -19,7 +32,7 @@ def timing(readings: Readings) -> dict:
     `gradients_before_attention`: onset of attention − onset of gradients, over seeds in which a change of both is sure.
     """
     rows = {measure: readings.rows(measure, split="probe") for measure in (ATTENTION, GRADIENTS)}
-    onsets = {measure: onsets_by_seed(own) for measure, own in rows.items()}
+    onsets = {measure: onsets_by_seed(own) if len(own) else {} for measure, own in rows.items()}
     steps = {
         name: pd.Series({seed: one.step for seed, one in own.items()}, dtype=float) for name, own in onsets.items()
     }
@@ -46,9 +59,10 @@ def shares_with_roles(readings: Readings) -> dict | None:
 def _shares(readings: Readings, arm: str) -> dict[str, dict[str, pd.Series]]:
     """By role and moment, by seed."""
     parts = [readings.rows(name, arm, split="probe") for name in ROLE_MEASURES]
-    rows = pd.concat(parts)
-    if rows.empty:
+    parts = [rows for rows in parts if len(rows)]
+    if not parts:
         return {}
+    rows = pd.concat(parts)
     found: dict[str, dict[str, pd.Series]] = {}
     for when, own in (("start", at_start(rows)), ("end", at_end(rows))):
         roles = roles_of(own)

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from wherefrom.claims.readings import ANY, Readings, at_end, at_start, by_seed, by_seed_and, layer_means
+from wherefrom.claims.readings import (
+    ANY,
+    Readings,
+    at_end,
+    by_seed,
+    by_seed_and,
+    growth_by_seed_and,
+    layer_means,
+    sums_by_seed_and,
+)
 
 CONTROL = "scrambled"
 
@@ -31,62 +40,85 @@ class Case:
     control_layers: pd.DataFrame | None = None
     reason: str | None = None
     """Why there is no statistic."""
+    counts: bool = True
+    """Whether the design of the study lets this claim be judged, so that Holm's correction counts it."""
 
 
-def angle(readings: Readings, arm: str) -> pd.DataFrame:
-    """C0: mean `angle_share` over heads at the end − 0.5, `seed × layer`."""
-    return (
-        _recorded(by_seed_and(at_end(readings.rows("angle_share", arm, split="probe")), "layer"), "angle_share") - 0.5
-    )
+def attention_growth(readings: Readings, arm: str, relation: str, content: str = "shuffled") -> pd.DataFrame:
+    """log(mean attention on a relation) on the probe: end − initialisation, `seed × (layer, head)`.
+
+    The number of tokens N of log(N · attention), attention against uniform, is the same at both ends.
+    """
+    rows = _attention_rows(readings, arm, relation, content)
+    _recorded(rows, f"attention on images with {content} patches", f"`{relation}` pairs")
+    growth = readings.once(("attention", arm, relation, content), lambda: _log_growth(rows))
+    return _known(growth, "attention at start and end")
+
+
+def _log_growth(rows: pd.DataFrame) -> pd.DataFrame:
+    values = rows["value"].to_numpy()
+    known = np.log(values, out=np.full(len(values), np.nan), where=values > 0)
+    return growth_by_seed_and(rows.assign(value=known), "layer", "head")
+
+
+def angle(readings: Readings) -> pd.Series:
+    """C0: mean `angle_share` at the end over layers and heads, by seed; shown, not tested."""
+    return by_seed(at_end(readings.rows("angle_share", split="probe")))
 
 
 def pull(readings: Readings, arm: str) -> pd.DataFrame:
-    """C1: advantage `edge` − `between` summed over training, `seed × layer`."""
-    return layer_means(integrated(readings, arm, "advantage", "edge", "between"))
+    """C1: growth of log attention at `edge` on content-shuffled images, `seed × layer`."""
+    return layer_means(attention_growth(readings, arm, "edge"))
 
 
 def push(readings: Readings, arm: str) -> pd.DataFrame:
-    """C2: advantage `between` − `far` summed over training, `seed × layer`."""
-    return layer_means(integrated(readings, arm, "advantage", "between", "far"))
+    """C2: − growth of log attention at `far` on content-shuffled images, `seed × layer`."""
+    return -layer_means(attention_growth(readings, arm, "far"))
 
 
-def falloff_growth(readings: Readings, arm: str) -> pd.Series:
-    """C3a: final − initial `similarity_falloff` on the grid that the model sees, by seed."""
-    rows = readings.rows("similarity_falloff", arm)
+def map_growth(readings: Readings, arm: str, measure: str = "near_minus_far") -> pd.Series:
+    """C3a: final − initial `near_minus_far` on the grid that the model sees, by seed."""
+    rows = readings.rows(measure, arm)
     if rows.empty:
         raise NotJudgeable("the runs have no learned position embedding in which a map could form")
-    growth = _recorded(by_seed(at_end(rows)) - by_seed(at_start(rows)), "similarity_falloff at start and end")
+    growth = _known(growth_by_seed_and(rows)[0], f"{measure} at start and end")
     if (growth == 0).all():
         raise NotJudgeable("position embeddings are fixed, not learned, so no map could form in them")
     return growth
 
 
 def through_queries_and_keys(readings: Readings, arm: str) -> pd.Series:
-    """C3b: (q + k in the ledger of `similarity_falloff` at the last step) / change − 0.5, by seed."""
-    return ledger_shares(readings, arm, "similarity_falloff", "route").reindex(columns=["q", "k"]).sum(axis=1) - 0.5
+    """C3b: in the ledger of `near_minus_far` at the last step, Σ (q + k) − Σ (all other routes), by seed."""
+    parts = contributions(readings, arm, "near_minus_far")
+    signs = {kind: 1.0 if kind in QUERIES_AND_KEYS else -1.0 for kind in ROUTES if kind in parts}
+    return (parts[list(signs)] * pd.Series(signs)).sum(axis=1)
 
 
-def ledger_shares(readings: Readings, arm: str, structure: str, *columns: str) -> pd.DataFrame:
-    """Contributions to one structure at the last step, over its whole change: `seed × columns`, signed.
+ROUTES = ("q", "k", "v", "mlp", "residual")
+"""Kinds of routes of the gradient; a ledger also has rows for weight decay, and for momentum carried in."""
 
-    A seed whose structure has not grown has no map that could be shared out; it is left out.
-    """
+QUERIES_AND_KEYS = ("q", "k")
+
+
+def contributions(readings: Readings, arm: str, structure: str, *columns: str) -> pd.DataFrame:
+    """What each row of the ledger of a structure added by the last step: `seed × (*columns, route)`."""
     rows = at_end(readings.rows(f"ledger_{structure}", arm))
     if rows.empty:
         raise NotJudgeable("the runs kept no ledger that credits each route of the gradient with its part in the map")
-    change = by_seed(at_end(readings.rows(f"ledger_{structure}_change", arm)))
-    grown = change[change > 0]
-    if grown.empty:
-        raise NotJudgeable("position embeddings became no more of a map in any seed, so there is nothing to share out")
-    parts = rows.groupby(["seed", *columns], observed=True)["value"].sum().unstack(list(columns)).fillna(0.0)
-    return parts.loc[parts.index.intersection(grown.index)].div(grown, axis=0).dropna()
+    return sums_by_seed_and(rows, *columns, "route")
 
 
-def divergence_growth(readings: Readings, arm: str) -> pd.DataFrame:
-    """C4: final − initial `head_divergence_attn`, `seed × layer`."""
+def position_use(readings: Readings, arm: str) -> pd.Series:
+    """C3c: test loss on content-shuffled images − test loss at the end, nats, by seed."""
+    rows = readings.rows("position_use", arm, split="test")
+    return _known(by_seed(at_end(rows)), "what shuffling the patches of test images costs")
+
+
+def row_divergence_growth(readings: Readings, arm: str) -> pd.DataFrame:
+    """C4: final − initial `row_divergence` on natural images, `seed × layer`."""
     if readings.num_heads < 2:
         raise NotJudgeable("a layer with a single head has no other head to differ from")
-    return layer_growth(readings, arm, "head_divergence_attn")
+    return layer_growth(readings, arm, "row_divergence")
 
 
 def accuracy_slope(readings: Readings, arm: str) -> pd.Series:
@@ -100,28 +132,70 @@ def accuracy_slope(readings: Readings, arm: str) -> pd.Series:
 
 
 PRIMARY: dict[str, tuple[Callable[[Readings, str], pd.DataFrame | pd.Series], bool]] = {
-    "C0": (angle, False),
     "C1": (pull, True),
     "C2": (push, True),
-    "C3a": (falloff_growth, True),
+    "C3a": (map_growth, True),
     "C3b": (through_queries_and_keys, False),
-    "C4": (divergence_growth, True),
+    "C3c": (position_use, True),
+    "C4": (row_divergence_growth, True),
     "C5": (accuracy_slope, False),
 }
-"""The statistic of each claim, and whether it is held against the control arm."""
+"""The statistic of each claim that is tested, and whether it is held against the control arm."""
 
 
 def case(claim: str, readings: Readings) -> Case:
     """What `claim` is judged on, or why it cannot be."""
     statistic, controlled = PRIMARY[claim]
+    counts = in_design(claim, readings)
     try:
         if not readings.has_runs("natural"):
-            raise NotJudgeable(f"there is no finished run of the natural arm with {readings.num_heads} heads")
+            raise NotJudgeable(no_runs(readings))
         values, layers = _overall(statistic(readings, "natural"))
     except NotJudgeable as why:
-        return Case(claim, reason=str(why))
+        return Case(claim, reason=str(why), counts=counts)
     control, control_layers = _control(statistic, readings) if controlled else (None, None)
-    return Case(claim, values, control, layers, control_layers)
+    return Case(claim, values, control, layers, control_layers, counts=counts)
+
+
+def no_runs(readings: Readings) -> str:
+    """The sentence on a study in which nothing can be judged."""
+    return f"there is no finished run of the natural arm with {readings.num_heads} heads"
+
+
+def in_design(claim: str, readings: Readings) -> bool:
+    """Whether a study of this design can judge the claim, whatever comes out: what arms and measures it has."""
+    if not readings.has_runs("natural"):
+        return False
+    if PRIMARY[claim][1] and not readings.has_runs(CONTROL):
+        return False
+    match claim:
+        case "C1":
+            return _any(_attention_rows(readings, "natural", "edge"))
+        case "C2":
+            return _any(_attention_rows(readings, "natural", "far"))
+        case "C3a":
+            return _learned(readings.rows("near_minus_far"))
+        case "C3b":
+            return _any(readings.rows("ledger_near_minus_far"))
+        case "C3c":
+            return _any(readings.rows("position_use", split="test"))
+        case "C4":
+            return readings.num_heads > 1 and _any(readings.rows("row_divergence", split="probe"))
+    return len(readings.head_counts()) > 1
+
+
+def _any(rows: pd.DataFrame) -> bool:
+    return bool(rows["value"].notna().any())
+
+
+def _learned(rows: pd.DataFrame) -> bool:
+    """Whether a table of positions ever changes; a fixed one gives the same number at every step of a run."""
+    known = rows[rows["value"].notna().to_numpy()].sort_values("run")
+    return bool(((known["value"].diff() != 0) & (known["run"].diff() == 0)).any())
+
+
+def _attention_rows(readings: Readings, arm: str, relation: str, content: str = "shuffled") -> pd.DataFrame:
+    return readings.rows("attn", arm, content=content, split="probe", relation=relation)
 
 
 def integrated(readings: Readings, arm: str, measure: str, nearer: str, farther: str) -> pd.DataFrame:
@@ -134,15 +208,13 @@ def integrated(readings: Readings, arm: str, measure: str, nearer: str, farther:
     gaps = gaps.merge(step_sizes(readings, arm, gaps), on=["run", "step"])
     gaps["value"] = gaps["gap"] * gaps["size"]
     sums = gaps.groupby(["seed", "layer", "head"])["value"].sum(min_count=1).unstack(["layer", "head"])
-    return _recorded(sums, f"{measure} on training batches").sort_index(axis=1)
+    return _known(sums, f"{measure} on training batches").sort_index(axis=1)
 
 
 def _batches(readings: Readings, arm: str, measure: str, relation: str) -> pd.DataFrame:
     rows = readings.rows(measure, arm, split="train", relation=relation)
-    rows = _recorded(rows.set_index(["run", "seed", "step", "layer", "head"]), f"{measure} on training batches")
-    if rows["value"].isna().all():
-        raise NotJudgeable(f"{measure} of `{relation}` pairs is null: the grid has no such pairs, or no gradient")
-    return rows
+    rows = _recorded(rows, f"{measure} on training batches", f"`{relation}` pairs with a gradient")
+    return rows.set_index(["run", "seed", "step", "layer", "head"])
 
 
 def step_sizes(readings: Readings, arm: str, rows: pd.DataFrame) -> pd.DataFrame:
@@ -163,14 +235,13 @@ def step_sizes(readings: Readings, arm: str, rows: pd.DataFrame) -> pd.DataFrame
 def layer_growth(readings: Readings, arm: str, measure: str, **where) -> pd.DataFrame:
     """Value on the probe at the end − at initialisation, mean over heads, `seed × layer`."""
     rows = _recorded(readings.rows(measure, arm, split="probe", **where), measure)
-    change = by_seed_and(at_end(rows), "layer") - by_seed_and(at_start(rows), "layer")
-    return _recorded(change, f"{measure} at start and end")
+    return _known(growth_by_seed_and(rows, "layer"), f"{measure} at start and end")
 
 
 def by_head_count(readings: Readings, measure: str, split: str, arm: str = "natural") -> pd.DataFrame:
     """Final value of `measure` (mean over layers), `seed × head count`."""
     rows = at_end(readings.rows(measure, arm, num_heads=ANY, split=split))
-    return _recorded(by_seed_and(rows, "num_heads"), f"{measure} on {split} images")
+    return _known(by_seed_and(rows, "num_heads"), f"{measure} on {split} images")
 
 
 def slopes(table: pd.DataFrame, x: np.ndarray) -> pd.Series:
@@ -179,11 +250,20 @@ def slopes(table: pd.DataFrame, x: np.ndarray) -> pd.Series:
     return table @ centred / (centred @ centred)
 
 
-def _recorded(values, name: str):
-    """`values`; a sentence if there are none. Of statistics, seeds and layers that are all null are left out."""
+def _recorded(rows: pd.DataFrame, name: str, pairs: str = "") -> pd.DataFrame:
+    """`rows`; a sentence if there are none, or none of them has a value."""
+    if rows.empty:
+        raise NotJudgeable(f"{name} was not recorded")
+    if rows["value"].isna().all():
+        raise NotJudgeable(f"the grid has no {pairs}" if pairs else f"{name} is null throughout")
+    return rows
+
+
+def _known(values, name: str):
+    """Statistics without seeds, layers and heads that are all null; a sentence if nothing is left."""
     if isinstance(values, pd.Series):
         values = values.dropna()
-    elif "value" not in values.columns:
+    elif values.isna().to_numpy().any():
         values = values.dropna(axis=1, how="all").dropna(axis=0, how="all")
     if not values.size:
         raise NotJudgeable(f"{name} was not recorded, or is null throughout")

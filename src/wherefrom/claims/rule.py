@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from math import inf, isnan, nan
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import isnan, nan
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from wherefrom.claims.primary import Case
-from wherefrom.statistics import TTest, holm, one_sample_t, paired_t, seeds_needed
+from wherefrom.claims.seeds import seeds_range
+from wherefrom.statistics import TTest, WelchTest, holm, one_sample_t, welch_t
 
-Outcome = Literal["supported", "contradicted", "mixed", "inconclusive", "not judged"]
+Outcome = Literal["by construction", "supported", "contradicted", "mixed", "inconclusive", "not judged"]
+Way = Literal["supported", "contradicted"]
 
 ALPHA = 0.05
-LIMIT = 50
-"""The largest number of seeds that is named."""
+LEAST_OPPOSITE = 0.2
+"""Layers that are decided each way make a claim mixed where the smaller effect is at least this share of the larger."""
 
 
 @dataclass(frozen=True)
@@ -24,33 +27,24 @@ class Comparison:
     """The primary statistic against 0, and against the control arm."""
 
     main: TTest
-    contrast: TTest | None = None
-    """Paired by seed, over seeds that both arms have; None for a claim without control."""
-    all_against: bool = False
-    """Whether every seed points away from the claim."""
+    contrast: WelchTest | None = None
+    """Against the control's seeds, which are independent of the natural ones; None for a claim without control."""
 
     @property
     def p(self) -> float:
         """The larger of both p-values; NaN if either is."""
         return self.main.p if self.contrast is None else float(np.maximum(self.main.p, self.contrast.p))
 
-    @property
-    def toward(self) -> bool:
-        """Whether both means point in the claim's direction."""
-        return self.main.mean > 0 and (self.contrast is None or self.contrast.mean > 0)
+    def decided(self, p: float) -> Way | None:
+        """`supported` or `contradicted`, or None: p ≤ .05 with both means on one side, whichever it is."""
+        sides = {np.sign(test.mean) for test in (self.main, self.contrast) if test is not None}
+        if not p <= ALPHA or len(sides) > 1:
+            return None
+        return "supported" if sides == {1.0} else "contradicted"
 
-    @property
-    def stuck(self) -> str | None:
-        """Why more seeds like these would settle nothing, or None: neither verdict is open any more."""
-        if self.main.mean > 0:
-            return None if self.toward else "the control did as much"
-        return None if self.all_against else "the seeds disagree about the direction"
 
-    def decided(self, p: float, p_main: float) -> Literal["supported", "contradicted"] | None:
-        """`supported`, `contradicted` or None, given both p-values adjusted."""
-        if p <= ALPHA and self.toward:
-            return "supported"
-        return "contradicted" if p_main <= ALPHA and self.all_against else None
+Layers = Mapping[int, tuple[Comparison, Way | None]]
+"""For each layer its comparison, and how it is decided by itself."""
 
 
 @dataclass(frozen=True)
@@ -61,46 +55,46 @@ class Decision:
     verdict: Outcome
     comparison: Comparison
     p_adjusted: float = nan
-    """Holm-adjusted over the claims judged: the p that `supported` rests on."""
-    p_main_adjusted: float = nan
-    """Holm-adjusted p of the test against 0 alone: the p that `contradicted` rests on."""
-    layers: dict[int, tuple[Comparison, Outcome | None]] = field(default_factory=dict)
-    """For each layer its comparison and how it is decided, Holm-adjusted over layers."""
-    num_judged: int = 0
+    """Holm-adjusted over the claims that count; NaN for a claim that has no p."""
+    layers: Layers = field(default_factory=dict)
+    """Each layer decided by itself, Holm-adjusted over all layers of all claims."""
+    num_counted: int = 0
     """How many claims the correction counts."""
-    seeds_needed: float | None = None
-    """Seeds that would settle an inconclusive claim; infinity above 50; None for the other verdicts."""
+    seeds_needed: tuple[float, float] | None = None
+    """Between how many and how many seeds would settle an inconclusive claim; infinity above 50; else None."""
     reason: str | None = None
     """Why the claim is not judged."""
+    closed: bool = False
+    """Whether that reason lies outside the claim's own numbers."""
 
 
-def decide(cases: list[Case]) -> list[Decision]:
-    """Judge all claims of a study together: Holm's correction counts those that can be judged."""
+def decide(cases: Sequence[Case]) -> list[Decision]:
+    """Judge all claims of a study together, once.
+
+    Holm's correction counts the claims that the design can judge. One of them that has no p counts with p = 1, so that
+    what comes out of one claim never changes how many the others are corrected for.
+    """
     comparisons = [compare(case.values, case.control) for case in cases]
     reasons = [case.reason or untestable(comparison) for case, comparison in zip(cases, comparisons, strict=True)]
-    judged = [comparison if reason is None else None for comparison, reason in zip(comparisons, reasons, strict=True)]
-    adjusted = holm([nan if comparison is None else comparison.p for comparison in judged])
-    adjusted_main = holm([nan if comparison is None else comparison.main.p for comparison in judged])
-    num_judged = len(judged) - judged.count(None)
+    p = [_p(case, one, reason) for case, one, reason in zip(cases, comparisons, reasons, strict=True)]
+    adjusted, num_counted, layers = holm(p), int(np.count_nonzero(~np.isnan(p))), decide_layers(cases)
     return [
-        Decision(case, "not judged", comparison, reason=reason)
+        Decision(case, "not judged", one, layers=own, num_counted=num_counted, reason=reason)
         if reason is not None
-        else _decision(case, comparison, p, p_main, num_judged)
-        for case, comparison, reason, p, p_main in zip(
-            cases, comparisons, reasons, map(float, adjusted), map(float, adjusted_main), strict=True
-        )
+        else _decision(case, one, float(q), own, num_counted)
+        for case, one, reason, q, own in zip(cases, comparisons, reasons, adjusted, layers, strict=True)
     ]
 
 
+def close(decision: Decision, reason: str) -> Decision:
+    """The claim is not judged for a reason outside it; its numbers stay, and no other claim's change."""
+    layers = {layer: (comparison, None) for layer, (comparison, _) in decision.layers.items()}
+    return replace(decision, verdict="not judged", reason=reason, closed=True, seeds_needed=None, layers=layers)
+
+
 def compare(values: pd.Series, control: pd.Series | None) -> Comparison:
-    """Test `values` (one a seed) against 0 and, over the seeds common to both, against `control`."""
-    values = values.dropna()
-    main = one_sample_t(values)
-    against = len(values) > 0 and bool((values < 0).all())
-    if control is None:
-        return Comparison(main, None, against)
-    seeds = values.index.intersection(control.dropna().index)
-    return Comparison(main, paired_t(values.loc[seeds], control.loc[seeds]), against)
+    """Test `values` (one a seed) against 0 and against the seeds of `control`, which are not paired with them."""
+    return Comparison(one_sample_t(values), None if control is None else welch_t(values, control))
 
 
 def untestable(comparison: Comparison) -> str | None:
@@ -110,44 +104,49 @@ def untestable(comparison: Comparison) -> str | None:
         return "one seed cannot be tested; train at least two, better five"
     if isnan(main.p):
         return f"all {main.n} seeds gave exactly the same number, and without any spread nothing can be tested"
-    if contrast is not None and contrast.n == 0:
-        return "no seed has a finished run of the scrambled control to compare with"
-    if contrast is not None and contrast.n == 1:
-        return "only one seed has both a natural run and its scrambled control; train at least two, better five"
-    if contrast is not None and isnan(contrast.p):
-        return f"natural and scrambled differ by exactly the same number in all {contrast.n} seeds"
+    if contrast is not None and contrast.n_other == 0:
+        return "there is no finished run of the scrambled control to compare with"
+    if contrast is not None and contrast.n_other == 1:
+        return "a single run of the scrambled control has no spread to compare with; train at least two, better three"
     return None
 
 
-def decide_layers(case: Case) -> dict[int, tuple[Comparison, Outcome | None]]:
-    """Judge each layer by itself, Holm-adjusted over layers."""
+def decide_layers(cases: Sequence[Case]) -> list[Layers]:
+    """Judge each layer of each claim by itself, Holm-adjusted over all layers of all claims that count."""
+    found = [_layers(case) for case in cases]
+    p = [_p(case, one, None) for case, layers in zip(cases, found, strict=True) for one in layers.values()]
+    adjusted = iter(holm(p).tolist())
+    return [{layer: (one, one.decided(next(adjusted))) for layer, one in layers.items()} for layers in found]
+
+
+def _p(case: Case, comparison: Comparison, reason: str | None) -> float:
+    """What Holm's correction gets: NaN is not counted, 1 is counted and can be nothing."""
+    if not case.counts:
+        return nan
+    return 1.0 if reason is not None or isnan(comparison.p) else comparison.p
+
+
+def _layers(case: Case) -> dict[int, Comparison]:
     if case.layers is None:
         return {}
-    nothing = pd.Series(dtype=float)
-    comparisons: dict[int, Comparison] = {}
-    for layer in map(int, case.layers.columns):
-        control = case.control_layers.get(layer, nothing) if case.control_layers is not None else case.control
-        comparisons[layer] = compare(case.layers[layer], control)
-    adjusted = holm([comparison.p for comparison in comparisons.values()])
-    adjusted_main = holm([comparison.main.p for comparison in comparisons.values()])
-    return {
-        layer: (comparison, comparison.decided(p, p_main))
-        for (layer, comparison), p, p_main in zip(comparisons.items(), adjusted, adjusted_main, strict=True)
-    }
+    nothing, control = pd.Series(dtype=float), case.control_layers
+    own = {layer: nothing if control is None else control.get(layer, nothing) for layer in case.layers.columns}
+    return {int(layer): compare(case.layers[layer], case.control if case.control is None else own[layer])
+            for layer in case.layers.columns}  # fmt: skip
 
 
-def _decision(case: Case, comparison: Comparison, p: float, p_main: float, num_judged: int) -> Decision:
-    layers = decide_layers(case)
-    ways = {way for _, way in layers.values()}
-    verdict = "mixed" if {"supported", "contradicted"} <= ways else comparison.decided(p, p_main) or "inconclusive"
-    needed = _seeds_to_settle(comparison, ALPHA / num_judged) if verdict == "inconclusive" else None
-    return Decision(case, verdict, comparison, p, p_main, layers, num_judged, needed)
+def _decision(case: Case, comparison: Comparison, p: float, layers: Layers, num_counted: int) -> Decision:
+    verdict = "mixed" if opposed(layers) else comparison.decided(p) or "inconclusive"
+    needed = (
+        seeds_range(comparison.main, comparison.contrast, ALPHA / num_counted) if verdict == "inconclusive" else None
+    )
+    return Decision(case, verdict, comparison, p, layers, num_counted, needed)
 
 
-def _seeds_to_settle(comparison: Comparison, alpha: float) -> float:
-    """Seeds for power 0.8 at the strictest level of Holm's correction, in every test the verdict needs."""
-    main, contrast = comparison.main, comparison.contrast
-    if comparison.stuck:
-        return inf
-    tests = [main] if contrast is None or main.mean < 0 else [main, contrast]
-    return max(seeds_needed(test.mean, test.sd, alpha, limit=LIMIT) for test in tests)
+def opposed(layers: Layers) -> bool:
+    """Whether layers are decided each way, with effects of a size."""
+    sizes = [
+        max((abs(one.main.mean) for one, found in layers.values() if found == way), default=0.0)
+        for way in ("supported", "contradicted")
+    ]
+    return min(sizes) > 0 and min(sizes) >= LEAST_OPPOSITE * max(sizes)

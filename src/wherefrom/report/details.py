@@ -24,7 +24,7 @@ def compact(data, prefix: str = "") -> list[tuple[str, str]]:
     """One line a test (a statistic with its interval) and one a group of plain values; what is None is left out.
 
     >>> compact({"seeds": {"0": 0.5, "1": 0.7}, "end": {"statistic": 0.6, "interval": [0.5, 0.7], "n": 2, "p": 0.01}})
-    [('seeds', '0: 0.50, 1: 0.70'), ('end', '0.60 [0.50, 0.70], n 2, p 0.010')]
+    [('seeds', '0: 0.50, 1: 0.70'), ('end', '0.60 [0.50, 0.70], n 2, p .010')]
     """
     if isinstance(data, list) and any(map(_is_nested, data)):
         return [pair for place, item in enumerate(data) for pair in _item(item, prefix, place)]

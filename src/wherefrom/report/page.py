@@ -61,6 +61,7 @@ def render(material: Material, sections: list[Section]) -> str:
         grid=material.grid,
         num_runs=len(material.study.run_keys()),
         num_finished=len(material.finished),
+        premise=verdicts.opening(material),
         verdicts=verdicts.rows(material),
         sections=sections,
         runs=methods.run_rows(material),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import floor, isfinite, log10
 
-MISSING = "–"
+from wherefrom.words import MISSING, p_value
+
+__all__ = ["MISSING", "count", "interval", "listed", "number", "p_value", "power_of_ten"]
 
 
 def number(value, places: int = 2) -> str:
@@ -41,16 +43,6 @@ def interval(ends) -> str:
     if ends is None or len(ends) != 2 or any(end is None or not isfinite(end) for end in ends):
         return ""
     return f"[{number(ends[0])}, {number(ends[1])}]"
-
-
-def p_value(p) -> str:
-    """
-    >>> p_value(0.0312), p_value(0.00004), p_value(None)
-    ('0.031', '< 0.001', '–')
-    """
-    if p is None or not isfinite(p):
-        return MISSING
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def count(n: int, noun: str) -> str:

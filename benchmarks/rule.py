@@ -1,0 +1,327 @@
+"""Is the rule right? Studies made up as tables, whose truth is known, judged as real ones are.
+
+    make calibrate
+
+Prints Markdown tables of rates with 95 % binomial intervals and puts them into docs/rule.md, between its two marks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from math import sqrt
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from calibrate import markdown, rate
+
+from wherefrom.claims import judge
+from wherefrom.claims.rule import ALPHA
+from wherefrom.claims.seeds import seeds_for
+
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "rule.md"
+MARKS = "<!-- simulation -->", "<!-- end of simulation -->"
+
+TESTED = ("C1", "C2", "C3a", "C3b", "C3c", "C4", "C5")
+LAYERED = ("C1", "C2", "C4")
+CONTROLLED = ("C1", "C2", "C4")
+"""Claims with a control whose subject is there in every scenario but the first."""
+
+DEPTH, HEADS, COUNTS, LAST = 3, 4, (1, 8), 1
+NOISE = 0.1
+"""Standard deviation over seeds of every primary statistic, in its own unit."""
+SURE = 10.0
+"""Effect, in standard deviations, that leaves no doubt."""
+EFFECT = 2.0
+"""Effect of the claims that are asked for, in standard deviations over seeds."""
+
+SIZES = ((3, 3), (5, 3), (5, 5), (8, 3), (8, 8), (20, 3), (20, 20))
+"""Natural and control seeds."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is true. Effects are in standard deviations over seeds of the primary statistic."""
+
+    name: str
+    effects: dict[str, float]
+    one_layer: bool = False
+    """Whether a claim with layers has its whole effect in the first of them."""
+
+    def right(self, claim: str) -> str | None:
+        """The verdict that is right for a claim; None where nothing is there."""
+        effect = self.effects.get(claim, 0.0)
+        return "supported" if effect > 0 else "contradicted" if effect < 0 else None
+
+
+OPEN = {"C3a": SURE, "C3c": SURE}
+ASKED = ("C1", "C2", "C3b", "C4", "C5")
+
+NOTHING = Scenario("nothing at all", {})
+PREMISE = Scenario("a map that is used, and nothing else", OPEN)
+TOWARD = Scenario("effects as claimed", OPEN | dict.fromkeys(ASKED, EFFECT))
+AGAINST = Scenario("effects the other way", OPEN | dict.fromkeys(ASKED, -EFFECT))
+ONE_LAYER = Scenario("an effect in one layer of three", OPEN | dict.fromkeys(LAYERED, 3 * EFFECT), one_layer=True)
+SCENARIOS = (NOTHING, PREMISE, TOWARD, AGAINST, ONE_LAYER)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Many studies of one scenario and size."""
+
+    scenario: Scenario
+    natural: int
+    control: int
+    studies: int
+    seed: int
+    mirror: bool = False
+    """Whether all noise is turned about, so that studies mirror those of the opposite scenario."""
+
+
+# ---- one study
+
+
+def template(natural: int, control: int) -> pd.DataFrame:
+    """Every row of a study with as few measures as claims are judged on; `of` and `part` say what its value is."""
+    rows = []
+    for arm, seeds in (("natural", natural), ("scrambled", control)):
+        rows += [row for seed in range(seeds) for row in run_rows(arm, seed)]
+    for heads in COUNTS:
+        rows += [accuracy_row(heads, seed) for seed in range(natural)]
+    table = pd.DataFrame(rows, columns=["run", "arm", "num_heads", "seed", "step", "measure", "layer", "relation",
+                                        "route", "of", "number", "layer_index"])  # fmt: skip
+    split = {"attn": "probe", "row_divergence": "probe", "position_use": "test", "accuracy": "test"}
+    content = table["measure"].map({"attn": "shuffled", "row_divergence": "natural"})
+    grid = table["measure"].map({"near_minus_far": "model", "ledger_near_minus_far": "model"})
+    table = table.assign(split=table["measure"].map(split), content=content, grid=grid, head=0, distance=np.nan)
+    return table.astype(dict.fromkeys(("arm", "measure", "split", "relation", "route", "content", "grid"), "category"))
+
+
+def run_rows(arm: str, seed: int) -> Iterable[tuple]:
+    """Rows of one run with the arms' head count: its key, …, route, claim, whether at the end, layer."""
+    key = (f"{arm}-{seed}", arm, HEADS, seed)
+    for step in (0, LAST):
+        for layer in range(DEPTH):
+            yield (*key, step, "attn", layer, "edge", None, "C1", step, layer)
+            yield (*key, step, "attn", layer, "far", None, "C2", step, layer)
+            yield (*key, step, "row_divergence", layer, None, None, "C4", step, layer)
+        yield (*key, step, "near_minus_far", None, None, None, "C3a", step, 0)
+    yield (*key, LAST, "position_use", None, None, None, "C3c", 1, 0)
+    if arm == "natural":
+        yield (*key, LAST, "ledger_near_minus_far", None, None, "q", "C3b", 1, 0)
+        yield (*key, LAST, "ledger_near_minus_far", None, None, "v", "C3b", 0, 0)
+        yield (*key, LAST, "accuracy", None, None, None, "C5", 0, 0)
+
+
+def accuracy_row(heads: int, seed: int) -> tuple:
+    return (f"natural-heads{heads}-{seed}", "natural", heads, seed, LAST, "accuracy", None, None, None, "C5", 1, 0)
+
+
+class Maker:
+    """Makes tables of one size: only the column `value` differs from study to study."""
+
+    def __init__(self, natural: int, control: int):
+        self.natural, self.control = natural, control
+        self.table = template(natural, control)
+        self.places = {claim: np.flatnonzero(self.table["of"] == claim) for claim in TESTED}
+        self.seeds, self.layers = (self.table[name].to_numpy() for name in ("seed", "layer_index"))
+        self.at_end = self.table["number"].to_numpy()
+        self.is_natural = (self.table["arm"] == "natural").to_numpy()
+        self.doublings = np.log2(self.table["num_heads"].to_numpy() / HEADS)
+        self.table = self.table.drop(columns=["of", "number", "layer_index"])
+
+    def study(self, scenario: Scenario, random: np.random.Generator, sign: float = 1.0) -> pd.DataFrame:
+        values = np.zeros(len(self.table))
+        for claim in TESTED:
+            statistics = [self.statistic(scenario, claim, arm, random, sign) for arm in ("natural", "scrambled")]
+            at = self.places[claim]
+            own = np.where(
+                self.is_natural[at], *(one[self.seeds[at] % len(one), self.layers[at]] for one in statistics)
+            )
+            values[at] = self.recorded(claim, own, at)
+        return self.table.assign(value=values)
+
+    def statistic(
+        self, scenario: Scenario, claim: str, arm: str, random: np.random.Generator, sign: float
+    ) -> np.ndarray:
+        """The primary statistic, `seed layer`, whose mean over layers has the deviation NOISE over seeds."""
+        depth = DEPTH if claim in LAYERED else 1
+        effect = scenario.effects.get(claim, 0.0) if arm == "natural" else 0.0
+        mean = np.full(depth, effect)
+        if scenario.one_layer and claim in LAYERED:
+            mean = np.eye(depth)[0] * depth * effect
+        seeds = self.natural if arm == "natural" else self.control
+        return NOISE * (mean + sign * sqrt(depth) * random.normal(size=(seeds, depth)))
+
+    def recorded(self, claim: str, statistic: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """What a run would record, so that judging it gives back the statistic."""
+        end = self.at_end[at]
+        match claim:
+            case "C1":
+                return 0.02 * np.exp(statistic * end)
+            case "C2":
+                return 0.02 * np.exp(-statistic * end)
+            case "C3b":
+                return 0.3 + statistic * end
+            case "C5":
+                return 0.6 + statistic * self.doublings[at]
+        return 0.1 + statistic * end if claim != "C3c" else statistic
+
+
+# ---- many studies
+
+
+def judged(task: Task) -> Counter:
+    """Counts over the studies of a task."""
+    maker, random, found = Maker(task.natural, task.control), np.random.default_rng(task.seed), Counter()
+    for _ in range(task.studies):
+        table = maker.study(task.scenario, random, -1.0 if task.mirror else 1.0)
+        verdicts = {one.claim: one.verdict for one in judge(table, num_heads=HEADS, brief=True) if one.claim in TESTED}
+        decided = {claim: verdict for claim, verdict in verdicts.items() if verdict in ("supported", "contradicted")}
+        found["studies"] += 1
+        found["wrong"] += any(verdict != task.scenario.right(claim) for claim, verdict in decided.items())
+        found["mixed"] += "mixed" in verdicts.values()
+        found.update(f"found {claim}" for claim in decided)
+    return found
+
+
+def tasks(studies: int) -> list[Task]:
+    """Every scenario at every size; opposite effects with the same noise turned about."""
+    found = []
+    for place, (natural, control) in enumerate(SIZES):
+        for number, scenario in enumerate(SCENARIOS):
+            seed = 100 * place + (SCENARIOS.index(TOWARD) if scenario is AGAINST else number)
+            found.append(Task(scenario, natural, control, studies, seed, mirror=scenario is AGAINST))
+    return found
+
+
+NAMED = ((1.0, 1.0), (1.5, 1.0), (2.0, 1.0), (3.0, 1.0), (1.5, 0.6), (2.0, 0.6))
+"""Effect in standard deviations, and control seeds for each natural one."""
+
+
+def named(effect: float, ratio: float) -> tuple[int, int]:
+    """Natural and control seeds that are named for this effect where all claims count."""
+    natural = int(seeds_for(effect, 1.0, effect, 1.0, ratio, ALPHA / len(TESTED)))
+    return natural, max(2, round(natural * ratio))
+
+
+def named_tasks(studies: int) -> list[Task]:
+    """One claim has the effect, at the number of seeds that is named for it; the others have none."""
+    scenarios = [Scenario(f"{effect:g}", OPEN | {"C1": effect}) for effect, _ in NAMED]
+    return [
+        Task(scenario, *named(*pair), studies, 10_000 + place)
+        for place, (scenario, pair) in enumerate(zip(scenarios, NAMED, strict=True))
+    ]
+
+
+# ---- tables
+
+
+def power(found: Counter, claims: Iterable[str]) -> tuple[int, int]:
+    """Decisions and chances of these claims."""
+    claims = tuple(claims)
+    return sum(found[f"found {claim}"] for claim in claims), len(claims) * found["studies"]
+
+
+def error_table(counts: dict[tuple, Counter]) -> list[list[str]]:
+    """By size: rate of studies with any wrong decision in each scenario."""
+    rows = []
+    for natural, control in SIZES:
+        own = [counts[scenario.name, natural, control] for scenario in SCENARIOS]
+        rows.append([str(natural), str(control), *(rate(found["wrong"], found["studies"]) for found in own)])
+    return rows
+
+
+def power_table(counts: dict[tuple, Counter]) -> list[list[str]]:
+    """By size: rate at which an effect is found, with a control and without one, either way."""
+    rows = []
+    for natural, control in SIZES:
+        ways = [counts[scenario.name, natural, control] for scenario in (TOWARD, AGAINST)]
+        cells = [rate(*power(found, claims)) for claims in (CONTROLLED, ("C5",)) for found in ways]
+        rows.append([str(natural), str(control), *cells])
+    return rows
+
+
+def mixed_table(counts: dict[tuple, Counter]) -> list[list[str]]:
+    """By size: rate of studies in which any claim is mixed, though no two layers have opposite effects."""
+    rows = []
+    for natural, control in SIZES:
+        own = [counts[scenario.name, natural, control] for scenario in SCENARIOS]
+        rows.append([str(natural), str(control), *(rate(found["mixed"], found["studies"]) for found in own)])
+    return rows
+
+
+def named_table(found: list[Counter]) -> list[list[str]]:
+    """By effect: the number of seeds named, and how often it was enough."""
+    rows = []
+    for (effect, ratio), own in zip(NAMED, found, strict=True):
+        natural, control = named(effect, ratio)
+        rows.append([f"{effect:g}", str(natural), str(control), rate(*power(own, ("C1",)))])
+    return rows
+
+
+TEXT = """\
+{studies:,} made studies for each cell, judged by `wherefrom.claims.judge`. All seven tested claims count. Every
+statistic has the same standard deviation over seeds, an effect is {effect:g} of them, and {sure:g} for the map and its
+use wherever there is one. Intervals are 95 % binomial ones.
+
+**Studies with any wrong decision** (an effect found where there is none, or the other way round):
+"""
+
+
+def document(counts: dict[tuple, Counter], named_counts: list[Counter], studies: int) -> str:
+    sizes, names = ["natural seeds", "control seeds"], [scenario.name for scenario in SCENARIOS]
+    ways = ["with control, as claimed", "with control, the other way", "without control, as claimed", "the other way"]
+    return "\n".join([
+        TEXT.format(studies=studies, effect=EFFECT, sure=SURE),
+        *markdown([*sizes, *names], error_table(counts)),
+        "\n**Power**: how often an effect is found, the same noise turned about for the other way:\n",
+        *markdown([*sizes, *ways], power_table(counts)),
+        "\n**Studies with any claim `mixed`**, though no two layers have opposite effects:\n",
+        *markdown([*sizes, *names], mixed_table(counts)),
+        "\n**The number of seeds that is named**: how often it was enough for an effect of that size:\n",
+        *markdown(["effect", *sizes, "found"], named_table(named_counts)),
+    ])  # fmt: skip
+
+
+def simulate(studies: int, workers: int) -> tuple[dict[tuple, Counter], list[Counter]]:
+    """Counts by scenario and size, and those of the numbers of seeds that are named."""
+    main, names = tasks(studies), named_tasks(studies)
+    parts = [replace(task, studies=len(part), seed=(task.seed, number))
+             for task in (*main, *names) for number, part in enumerate(np.array_split(np.arange(task.studies), 4))
+             if len(part)]  # fmt: skip
+    order = sorted(range(len(parts)), key=lambda place: -parts[place].natural)  # the longest first
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        done = dict(zip(order, pool.map(judged, (parts[place] for place in order)), strict=True))
+    sums: dict[tuple, Counter] = {}
+    for place, task in enumerate(parts):
+        key = (task.scenario.name, task.natural, task.control)
+        sums[key] = sums.get(key, Counter()) + done[place]
+    return sums, [sums[task.scenario.name, task.natural, task.control] for task in names]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--studies", type=int, default=1000, help="made studies for each scenario and size")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--dry", action="store_true", help="leave docs/rule.md as it is")
+    options, _ = parser.parse_known_args()
+    start = time.perf_counter()
+    text = document(*simulate(options.studies, options.workers), options.studies)
+    print(text)
+    print(f"{time.perf_counter() - start:.0f} seconds", file=sys.stderr)
+    if not options.dry:
+        before, rest = DOCUMENT.read_text(encoding="utf-8").split(MARKS[0])
+        after = rest.split(MARKS[1])[1]
+        DOCUMENT.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
