@@ -2,7 +2,13 @@
 
 from wherefrom.measures.alignment import angle_share, argmax_agreement, positional_share, qk_cosine
 from wherefrom.measures.copies import linear_cka, map_correlation
-from wherefrom.measures.heads import head_divergence, jensen_shannon, offset_sharpness, one_minus_correlation
+from wherefrom.measures.heads import (
+    head_divergence,
+    jensen_shannon,
+    offset_sharpness,
+    one_minus_correlation,
+    row_divergence,
+)
 from wherefrom.measures.locality import attention_distance, attention_entropy, patch_attention, prefix_mass
 from wherefrom.measures.pairs import by_distance, by_relation, offset_map, offset_sums
 from wherefrom.measures.position import (
@@ -18,6 +24,7 @@ from wherefrom.measures.position import (
     similarity_falloff,
     similarity_falloff_spearman,
 )
+from wherefrom.measures.positional import positional_parts
 from wherefrom.measures.unscramble import (
     border_similarity,
     direction_similarity,
@@ -58,9 +65,11 @@ __all__ = [
     "patch_attention",
     "path_similarity",
     "pos_similarity",
+    "positional_parts",
     "positional_share",
     "prefix_mass",
     "qk_cosine",
+    "row_divergence",
     "similarity_falloff",
     "similarity_falloff_spearman",
     "unscramble",

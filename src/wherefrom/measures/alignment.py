@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.linalg import vecdot
+
+TIE = 32
+"""Numbers of a size of about 1 are equal if they differ by no more than this many units of rounding."""
 
 
 def qk_cosine(
@@ -29,14 +33,37 @@ def angle_r2(
 ) -> Float[Tensor, "*lead query"]:
     """corr_j(S_ij, cos(q_i, k_j))² of each row, in [0, 1]; NaN where either does not vary."""
     s, c = (x - x.mean(-1, keepdim=True) for x in (scores, cosine))
-    return (s * c).sum(-1).square() / (s.square().sum(-1) * c.square().sum(-1))
+    return centred_r2(s, c)
+
+
+def centred_r2(
+    s: Float[Tensor, "*lead query key"], c: Float[Tensor, "*lead query key"]
+) -> Float[Tensor, "*lead query"]:
+    """(Σ_j s_ij c_ij)² / (Σ_j s_ij² Σ_j c_ij²)."""
+    return vecdot(s, c).square() / (vecdot(s, s) * vecdot(c, c))
 
 
 def argmax_agreement(
     scores: Float[Tensor, "*lead query key"], cosine: Float[Tensor, "*lead query key"]
 ) -> Float[Tensor, "*lead"]:
-    """Share of rows whose highest score is also the highest cosine, in [0, 1]."""
-    return (scores.argmax(-1) == cosine.argmax(-1)).to(scores).mean(-1)
+    """Share of rows in which some key has both the highest score and the highest cosine, in [0, 1]; see `same_key`."""
+    return same_key(scores, cosine).to(scores).mean(-1)
+
+
+def same_key(
+    scores: Float[Tensor, "*lead query key"], cosine: Float[Tensor, "*lead query key"]
+) -> Bool[Tensor, "*lead query"]:
+    """Whether max_j (s_ij + cos_ij) = max_j s_ij + max_j cos_ij, with s = S / max_j |S|.
+
+    That is so if and only if one key is the highest of both. What is nearer than rounding counts as equal, so keys that
+    tie do not depend on the processor.
+    """
+    highest, lowest = scores.amax(-1, keepdim=True), scores.amin(-1, keepdim=True)
+    size = torch.maximum(highest.abs(), torch.nan_to_num(lowest, neginf=0.0).abs())  # a masked key has −∞
+    size = 1 / size.clamp(min=torch.finfo(scores.dtype).tiny)
+    both = torch.addcmul(cosine, scores, size).amax(-1, keepdim=True)
+    apart = highest * size + cosine.amax(-1, keepdim=True) - both
+    return (apart <= TIE * torch.finfo(scores.dtype).eps)[..., 0]
 
 
 def positional_share(scores: Float[Tensor, "batch head query key"]) -> Float[Tensor, " head"]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.linalg import vecdot
 
 from wherefrom.attention import AttentionTile
 from wherefrom.geometry import PatchGrid
-from wherefrom.measures.alignment import angle_r2
+from wherefrom.measures.alignment import centred_r2, same_key
 from wherefrom.measures.contents import PairContents
 from wherefrom.measures.pairs import offset_sums_of_rows
 
@@ -18,29 +19,29 @@ def example_sums(
 ) -> dict[str, Float[Tensor, "image head ..."]]:
     """Sums over the tile's queries, `image head …`, by quantity.
 
-    `attention_entropy, prefix_mass, angle_share, angle_rows, argmax_agreement`: of rows. Of attention between patches,
-    rows renormalised (P): `patch_attn`, by offset; `squares`, Σ P² over i ≠ j; `content`, Σ P x̃ by kind of content.
+    `attention_entropy, prefix_mass, angle_share, angle_rows, argmax_agreement, score_squares`: of rows. Of attention
+    between patches, rows renormalised (P): `patch_attn`, by offset; `squares`, Σ P² over i ≠ j; `content`, Σ P x̃ by
+    kind of content.
     """
-    patches = tile.attn[..., tile.prefix :]
-    patches = patches / patches.sum(-1, keepdim=True) if tile.prefix else patches
+    patches = tile.patch_attn
     sums = _rows(tile) | {"patch_attn": offset_sums_of_rows(patches, grid, tile.queries)}
     if contents is not None:
         own = patches.diagonal(tile.queries.start, -2, -1)
-        pairs, attn = contents.tile(tile.queries, tile.examples), patches.flatten(2)
-        sums["squares"] = patches.square().sum((2, 3)) - own.square().sum(-1)
-        sums["content"] = attn @ pairs.flatten(1, 2).to(attn)
+        sums["squares"] = patches.flatten(2).norm(dim=-1).square() - own.square().sum(-1)
+        sums["content"] = contents.products(patches, sums["patch_attn"], tile.queries, tile.examples)
     return {name: value.double().cpu() for name, value in sums.items()}
 
 
 def _rows(tile: AttentionTile) -> dict[str, Float[Tensor, "image head"]]:
     scores, cosine = tile.scores[..., tile.prefix :], tile.cosine[..., tile.prefix :]
-    r2 = angle_r2(scores, cosine)
+    r2 = centred_r2(tile.centred_scores, cosine - cosine.mean(-1, keepdim=True))
     rows = {
         "attention_entropy": _entropy(tile),
         "prefix_mass": tile.attn[..., : tile.prefix].sum(-1),
         "angle_share": r2.nan_to_num(),
         "angle_rows": ~r2.isnan(),
-        "argmax_agreement": scores.argmax(-1) == cosine.argmax(-1),
+        "argmax_agreement": same_key(scores, cosine),
+        "score_squares": vecdot(tile.centred_scores, tile.centred_scores),
     }
     return {name: row.sum(2, dtype=torch.float64) for name, row in rows.items()}
 
@@ -50,4 +51,4 @@ def _entropy(tile: AttentionTile) -> Float[Tensor, "image head query"]:
     scores = tile.scores
     if tile.record.bias is not None:  # a masked pair has A = 0 and S = −∞, and counts 0
         scores = scores.clamp(min=torch.finfo(scores.dtype).min)
-    return scores.amax(-1) - tile.attn.amax(-1).log() - (tile.attn * scores).sum(-1)
+    return scores.amax(-1) - tile.attn.amax(-1).log() - vecdot(tile.attn, scores)
