@@ -33,14 +33,14 @@ def angle_r2(
 ) -> Float[Tensor, "*lead query"]:
     """corr_j(S_ij, cos(q_i, k_j))² of each row, in [0, 1]; NaN where either does not vary."""
     s, c = (x - x.mean(-1, keepdim=True) for x in (scores, cosine))
-    return centred_r2(s, c)
+    return centred_r2(s, c, vecdot(s, s))
 
 
 def centred_r2(
-    s: Float[Tensor, "*lead query key"], c: Float[Tensor, "*lead query key"]
+    s: Float[Tensor, "*lead query key"], c: Float[Tensor, "*lead query key"], squares: Float[Tensor, "*lead query"]
 ) -> Float[Tensor, "*lead query"]:
-    """(Σ_j s_ij c_ij)² / (Σ_j s_ij² Σ_j c_ij²)."""
-    return vecdot(s, c).square() / (vecdot(s, s) * vecdot(c, c))
+    """(Σ_j s_ij c_ij)² / (Σ_j s_ij² Σ_j c_ij²), with `squares` Σ_j s_ij²."""
+    return vecdot(s, c).square() / (squares * vecdot(c, c))
 
 
 def argmax_agreement(

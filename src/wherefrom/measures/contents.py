@@ -6,6 +6,7 @@ Both look at the pixels of one patch alone, so that the borders which scrambling
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -107,6 +108,12 @@ class PairContents:
             squares += self._residuals(queries, slice(None)).square().sum((2, 3), dtype=torch.float64).cpu()
         object.__setattr__(self, "squares", squares)
 
+    @cached_property
+    def _means_of_others(self) -> Float[Tensor, "image kind offset"]:
+        means = self.means.transpose(0, 1).clone()
+        means[..., self.grid.num_offsets // 2] = 0  # a patch and itself
+        return means
+
     def products(
         self,
         attn: Float[Tensor, "image head query key"],
@@ -131,9 +138,8 @@ class PairContents:
         contour = attn.sum(2) @ e.mT - own @ e[..., queries].mT
         likeness = (g[:, :, queries, None] - g[:, :, None]).abs_()
         texture = -(attn.flatten(2) @ likeness.flatten(2).mT)
-        means = self.means.masked_fill(torch.arange(self.grid.num_offsets) == self.grid.num_offsets // 2, 0)
-        expected = torch.einsum("iho,kwio->ihwk", by_offset.flatten(2), means[:, both].to(attn))
-        return (torch.stack([contour, texture], -1) - expected).flatten(2)
+        products = torch.stack([contour, texture], -1).flatten(2)
+        return products - by_offset.flatten(2) @ self._means_of_others[both].to(attn).transpose(0, 1).flatten(1, 2).mT
 
     def _ranges(self):
         step = max(1, ROWS_AT_ONCE // (len(self.edges) * self.grid.num_patches))

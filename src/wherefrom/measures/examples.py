@@ -34,16 +34,18 @@ def example_sums(
 
 def _rows(tile: AttentionTile) -> dict[str, Float[Tensor, "image head"]]:
     scores, cosine = tile.scores[..., tile.prefix :], tile.cosine[..., tile.prefix :]
-    r2 = centred_r2(tile.centred_scores, cosine - cosine.mean(-1, keepdim=True))
+    squares = vecdot(tile.centred_scores, tile.centred_scores)
+    r2 = centred_r2(tile.centred_scores, cosine - cosine.mean(-1, keepdim=True), squares)
     rows = {
         "attention_entropy": _entropy(tile),
         "prefix_mass": tile.attn[..., : tile.prefix].sum(-1),
         "angle_share": r2.nan_to_num(),
         "angle_rows": ~r2.isnan(),
         "argmax_agreement": same_key(scores, cosine),
-        "score_squares": vecdot(tile.centred_scores, tile.centred_scores),
+        "score_squares": squares,
     }
-    return {name: row.sum(2, dtype=torch.float64) for name, row in rows.items()}
+    sums = torch.stack([row.to(r2) for row in rows.values()]).sum(3, dtype=torch.float64).cpu()
+    return dict(zip(rows, sums, strict=True))
 
 
 def _entropy(tile: AttentionTile) -> Float[Tensor, "image head query"]:

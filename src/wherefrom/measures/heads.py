@@ -28,8 +28,12 @@ def offset_sharpness(mass: Float[Tensor, "*lead dy dx"], counts: Float[Tensor, "
 
 def jensen_shannon(p: Float[Tensor, "*#lead n"], r: Float[Tensor, "*#lead n"]) -> Float[Tensor, ...]:
     """H((p + r)/2) − (H(p) + H(r))/2 with H the entropy; nats, in [0, ln 2]."""
-    entropy = [torch.special.entr(x).sum(-1) for x in ((p + r) / 2, p, r)]
-    return entropy[0] - (entropy[1] + entropy[2]) / 2
+    return entropy((p + r) / 2) - (entropy(p) + entropy(r)) / 2
+
+
+def entropy(p: Float[Tensor, "*lead n"]) -> Float[Tensor, "*lead"]:
+    """−Σ p ln p, nats; 0 ln 0 = 0."""
+    return -torch.linalg.vecdot(p, p.clamp(min=torch.finfo(p.dtype).tiny).log())  # a fifth of the time of special.entr
 
 
 def one_minus_correlation(x: Float[Tensor, "*#lead n"], y: Float[Tensor, "*#lead n"]) -> Float[Tensor, ...]:
@@ -78,7 +82,8 @@ def row_dissimilarity(
     first: Float[Tensor, "head query key"], second: Float[Tensor, "head query key"]
 ) -> Float[Tensor, "head head"]:
     """Σ_i JS(first_g[i, :], second_h[i, :]) for all pairs of heads (g, h); sums of ranges of queries add up."""
-    return torch.stack([jensen_shannon(row, second).sum(-1) for row in first])  # one g at a time: memory of one tile
+    mixed = torch.stack([entropy((row + second) / 2) for row in first])  # one g at a time: memory of one tile
+    return (mixed - (entropy(first)[:, None] + entropy(second)) / 2).sum(-1)
 
 
 def between_minus_same(dissimilarity: Float[Tensor, "head head"]) -> Float[Tensor, ""]:

@@ -80,7 +80,7 @@ def layer_sums(
         for name, value in example_sums(tile, grid, contents).items():
             if name not in sums.examples:
                 sums.examples[name] = value.new_zeros(record.num_examples, *value.shape[1:])
-            sums.examples[name][tile.examples] += value
+            sums.examples[name][tile.examples].add_(value)
 
     for queries in record.query_ranges():
         halves = [_half_sums(record, queries, half, None if gradients_only else note) for half in (0, 1)]
@@ -165,10 +165,6 @@ def _half_sums(
     for name in {"scores", "patch_attn"} & set(names):
         sums[name] = record.q.new_zeros(*shape, record.q.shape[2])
     for tile in record.tiles(queries, slice(half, None, 2)):
-        if record.grad_z is not None:
-            _add_images(sums["advantage"], tile.advantage)
-            for attn, advantage in zip(tile.attn, tile.advantage, strict=True):
-                sums["pressure"].addcmul_(attn, advantage)
         if note:
             note(tile)
             _add_images(sums["attn"], tile.attn)
@@ -176,6 +172,9 @@ def _half_sums(
             _add_images(sums["scores"], tile.centred_scores)
             if tile.prefix:
                 _add_images(sums["patch_attn"], tile.patch_attn)
+        if record.grad_z is not None:
+            _add_images(sums["advantage"], tile.advantage)
+            _add_images(sums["pressure"], tile.attn.mul_(tile.advantage))  # in the memory of A, for the last time
     if note and record.num_tokens == record.q.shape[2]:
         sums["patch_attn"] = sums["attn"]
     return sums
