@@ -26,7 +26,8 @@ from wherefrom.workers import local
 from wherefrom.workers.task import RunFailed, RunLost
 
 TINY = StudyConfig(
-    data="digits", shuffled_data="digits", seeds=2, control_seeds=2, heads=(1,), head_seeds=1, steps=10, batch_size=16, device="cpu",
+    data="digits", shuffled_data="digits", seeds=2, control_seeds=2, heads=(1,), head_seeds=1,
+    steps=10, batch_size=16, device="cpu",
     model=ModelConfig(width=16, depth=2, num_heads=2, patch_size=2),
     record=RecordConfig(probe_every=5, gradient_every=5, probe_size=8, checkpoint_every=2),
 )  # fmt: skip

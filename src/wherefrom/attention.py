@@ -18,7 +18,6 @@ from functools import cached_property
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import normalize
 
 TILE_ELEMENTS = 2**18
 """Entries of one tile of attention: about what a processor's cache holds."""
@@ -58,6 +57,12 @@ class AttentionRecord:
     def values(self) -> Float[Tensor, "batch head key value_dim"]:
         """v minus its mean over keys: ∂ℓ/∂S is the same, but a large common part no longer costs the last digits."""
         return self.v - self.v.mean(2, keepdim=True)
+
+    @cached_property
+    def inverse_lengths(self) -> tuple[Float[Tensor, "batch head query"], Float[Tensor, "batch head key"]]:
+        """1/‖q_i‖ and 1/‖k_j‖; of a vector of zeros, large."""
+        q, k = (1 / x.norm(dim=-1).clamp(min=1e-12) for x in (self.q, self.k))
+        return q, k
 
     @cached_property
     def silent(self) -> Tensor:
@@ -182,11 +187,12 @@ class AttentionTile:
     @cached_property
     def cosine(self) -> Float[Tensor, "batch head query key"]:
         """cos(q_i, k_j)."""
-        q, k = self.q, self.record.k[self.examples]
-        if self.record.bias is not None:
-            return normalize(q, dim=-1) @ normalize(k, dim=-1).mT
-        lengths = [x.norm(dim=-1).clamp(min=1e-12) for x in (q, k)]  # cheaper than a second product
-        return self.scores / (lengths[0] * self.record.scale)[..., None] / lengths[1][..., None, :]
+        q, k = self.record.inverse_lengths
+        if self.record.bias is None:  # cheaper than a second product
+            cosine = self.scores * (q[self.examples, :, self.queries] / self.record.scale)[..., None]
+        else:
+            cosine = (self.q * q[self.examples, :, self.queries, None]) @ self.record.k[self.examples].mT
+        return cosine.mul_(k[self.examples, :, None])
 
     @cached_property
     def attn(self) -> Float[Tensor, "batch head query key"]:
@@ -194,16 +200,13 @@ class AttentionTile:
 
     @cached_property
     def grad_attn(self) -> Float[Tensor, "batch head query key"]:
-        return self.grad_z @ self.record.values[self.examples].mT
-
-    @cached_property
-    def row_gain(self) -> Float[Tensor, "batch head query 1"]:
-        """Σ_k A_ik G_ik, the row's average of G."""
-        return (self.attn * self.grad_attn).sum(-1, keepdim=True)
+        return self._grad_attn()
 
     @cached_property
     def advantage(self) -> Float[Tensor, "batch head query key"]:
-        return self.row_gain - self.grad_attn
+        grad = self._grad_attn()
+        gain = torch.linalg.vecdot(self.attn, grad)[..., None]  # Σ_k A_ik G_ik, the row's average of G
+        return torch.sub(gain, grad, out=grad)  # in the memory of G: new memory is what half the time would go to
 
     @cached_property
     def pressure(self) -> Float[Tensor, "batch head query key"]:
@@ -213,12 +216,22 @@ class AttentionTile:
     def implied_target(self) -> Float[Tensor, "batch head query key"]:
         return self.attn + self.pressure
 
-    def advantage_and_pressure(self) -> tuple[Tensor, Tensor]:
-        """Both, and nothing else kept: made in the memory of G and A, which is what half the time would go to."""
-        attn, grad = self.scores.softmax(-1), self.grad_z @ self.record.values[self.examples].mT
-        gain = (attn * grad).sum(-1, keepdim=True)
-        advantage = torch.sub(gain, grad, out=grad)
-        return advantage, attn.mul_(advantage)
+    # ---- patch keys alone, where the record was cut to patch queries
+
+    @cached_property
+    def centred_scores(self) -> Float[Tensor, "batch head query patch"]:
+        """S_ij minus its mean over patch keys."""
+        scores = self.scores[..., self.prefix :]
+        return scores - scores.mean(-1, keepdim=True)
+
+    @cached_property
+    def patch_attn(self) -> Float[Tensor, "batch head query patch"]:
+        """A_ij / Σ_j A_ij over patch keys."""
+        patches = self.attn[..., self.prefix :]
+        return patches / patches.sum(-1, keepdim=True) if self.prefix else patches
+
+    def _grad_attn(self) -> Tensor:
+        return self.grad_z @ self.record.values[self.examples].mT
 
     def _bias(self, bias: Tensor) -> Tensor:
         full = bias.expand(self.record.num_examples, self.record.num_heads, -1, self.record.num_tokens)

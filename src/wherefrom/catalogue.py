@@ -75,9 +75,16 @@ _LOGIT_TERMS = {
 }
 """Terms of a score with the lower end of their share; position: the mean over images, content: the rest."""
 
+_POSITIONAL_PARTS = {
+    "offset": "the offset alone explains",
+    "key": "the position of the key alone adds to that",
+    "pair": "is left to the pair of query's and key's positions",
+}
+
 _NO_PREFIX = "patches only"
 _RENORMALISED = "patch queries and patch keys only, rows renormalised over patch keys"
 _PATCH_PAIRS = "pairs of patches only; prefix tokens take part in the softmax"
+_WITH_PREFIX = "patch queries; prefix keys are a relation of their own; all take part in the softmax"
 _ALL_IMAGE = "whole model"
 _NO_TOKENS = "weights only"
 _JELASSI = "Jelassi, Sander & Li 2022, Vision Transformers provably learn spatial structure"
@@ -184,9 +191,9 @@ MEASURES: dict[str, Measure] = {
             "prefix_mass", "share", 0, 1, "prefix tokens / tokens", "patch queries on prefix keys",
             "Attention of patches on class and register tokens.",
         ),
-        Measure("attn", "share", 0, 1, "1 / number of tokens", _PATCH_PAIRS, "Mean attention of a pair of patches."),
+        Measure("attn", "share", 0, 1, "1 / number of tokens", _WITH_PREFIX, "Mean attention of a pair of patches."),
         Measure(
-            "qk_alignment", "cosine", -1, 1, "0", _PATCH_PAIRS,
+            "qk_alignment", "cosine", -1, 1, "0", _WITH_PREFIX,
             "Mean cosine of query and key of a pair of patches, as attention gets them (with rope: turned).",
         ),
         Measure(
@@ -239,17 +246,31 @@ MEASURES: dict[str, Measure] = {
             "Accuracy minus the accuracy on images whose patches are permuted among the positions, afresh in each: "
             "above 0 where the model uses positions.", _NASEER,
         ),
+        *(
+            Measure(
+                f"positional_{part}_share", "share", None, None, "", _PATCH_PAIRS,
+                f"Of the variance of the scores' mean over images, split-half, the share that {what}; null where the "
+                "halves hardly agree, and on grids with more than 3000 offsets and patches.",
+            )
+            for part, what in _POSITIONAL_PARTS.items()
+        ),
         Measure(
-            "pressure", "nats", None, None, "0", _PATCH_PAIRS,
+            "pressure", "nats", None, None, "0", _WITH_PREFIX,
             "T - A: how hard the loss pushes the score of a pair up (+) or down (-), per example.",
         ),
         Measure(
-            "advantage", "nats", None, None, "0", _PATCH_PAIRS,
+            "advantage", "nats", None, None, "0", _WITH_PREFIX,
             "Loss saved per unit of attention moved from the row's average onto the pair, per example.",
         ),
         Measure(
             "head_divergence_attn", "nats", None, None, "0", _RENORMALISED,
             "Mean pairwise Jensen-Shannon divergence of the heads' offset maps, noise subtracted.", _WALMER,
+        ),
+        Measure(
+            "row_divergence", "nats", None, None, "0", _RENORMALISED,
+            "Mean pairwise Jensen-Shannon divergence of the heads' mean attention, query by query, noise subtracted: "
+            "also tells apart heads that look at different fixed positions.",
+            "Lin 1991, Divergence measures based on the Shannon entropy",
         ),
         Measure(
             "head_divergence_pressure", "1 - correlation", None, None, "0", _PATCH_PAIRS,

@@ -8,7 +8,10 @@ from functools import cached_property
 import numpy as np
 
 RELATIONS = ("self", "edge", "corner", "far", "row", "column", "mid")
-"""Exclusive relations of two patches, in the order in which they are matched (prefix pairs come before all)."""
+"""Exclusive relations of two patches, in the order in which they are matched."""
+
+PREFIX = "prefix"
+"""Relation of a patch query and a prefix key: recorded beside `RELATIONS`, but none of two patches."""
 
 UNIONS = {"between": ("row", "column", "mid")}
 """Relations that are made of others."""
@@ -16,7 +19,9 @@ UNIONS = {"between": ("row", "column", "mid")}
 
 @dataclass(frozen=True)
 class PatchGrid:
-    """Patches on a `height × width` grid, preceded by `num_prefix_tokens` tokens that have no place.
+    """Patches on a `height × width` grid, preceded by `num_prefix_tokens` tokens that have no position.
+
+    A patch and a prefix token have no offset: their relation is `PREFIX`, and no mask of the grid holds it.
 
     `order[p]` is the true place of the patch that the model holds at position p; None means p itself. A model whose
     images were shuffled by one permutation is read on its true grid with `grid.reordered(permutation)`.

@@ -2,7 +2,13 @@
 
 from wherefrom.measures.alignment import angle_share, argmax_agreement, positional_share, qk_cosine
 from wherefrom.measures.copies import linear_cka, map_correlation
-from wherefrom.measures.heads import head_divergence, jensen_shannon, offset_sharpness, one_minus_correlation
+from wherefrom.measures.heads import (
+    head_divergence,
+    jensen_shannon,
+    offset_sharpness,
+    one_minus_correlation,
+    row_divergence,
+)
 from wherefrom.measures.locality import attention_distance, attention_entropy, patch_attention, prefix_mass
 from wherefrom.measures.logits import logit_share
 from wherefrom.measures.pairs import by_distance, by_relation, offset_map, offset_sums
@@ -19,6 +25,7 @@ from wherefrom.measures.position import (
     similarity_falloff,
     similarity_falloff_spearman,
 )
+from wherefrom.measures.positional import positional_parts
 from wherefrom.measures.qk_matrix import fold_gain, qk_effective_rank, qk_position_trace, qk_symmetric_share
 from wherefrom.measures.ridge import ridge_loo, ridge_r2
 from wherefrom.measures.spectrum import low_frequency_share, pos_spectrum
@@ -71,6 +78,7 @@ __all__ = [
     "pos_similarity",
     "pos_spectrum",
     "position_in_stream",
+    "positional_parts",
     "positional_share",
     "prefix_mass",
     "qk_cosine",
@@ -79,6 +87,7 @@ __all__ = [
     "qk_symmetric_share",
     "ridge_loo",
     "ridge_r2",
+    "row_divergence",
     "similarity_falloff",
     "similarity_falloff_spearman",
     "unscramble",

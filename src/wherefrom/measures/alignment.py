@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.linalg import vecdot
 
 from wherefrom.measures import ties
 
@@ -31,7 +32,7 @@ def angle_r2(
 ) -> Float[Tensor, "*lead query"]:
     """corr_j(S_ij, cos(q_i, k_j))² of each row, in [0, 1]; NaN where either does not vary but for rounding."""
     (s, s_squares), (c, c_squares) = ties.centred(scores), ties.centred(cosine)
-    return (s * c).sum(-1).square() / (s_squares * c_squares)
+    return vecdot(s, c).square() / (s_squares * c_squares)
 
 
 def argmax_agreement(

@@ -6,6 +6,7 @@ Both look at the pixels of one patch alone, so that the borders which scrambling
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -19,8 +20,6 @@ FAINT = 1e-4
 """Energy below which detail is nothing: images have a deviation of about 1, so this is a hundredth of it, squared."""
 ROWS_AT_ONCE = 2**20
 """Pairs of patches worked on at a time."""
-KEPT_TILES = 16
-"""Tiles of residuals kept from one layer to the next; each is as large as a tile of one head's attention."""
 
 KINDS = ("contour", "texture")
 
@@ -108,7 +107,6 @@ class PairContents:
     """Mean of x over pairs with the offset."""
     squares: Float[Tensor, "kind image"] = field(init=False, repr=False)
     """Σ of squared residuals."""
-    _tiles: dict = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self):
         counts = torch.as_tensor(self.grid.offset_counts).to(self.edges).flatten()
@@ -121,16 +119,38 @@ class PairContents:
             squares += self._residuals(queries, slice(None)).square().sum((2, 3), dtype=torch.float64).cpu()
         object.__setattr__(self, "squares", squares)
 
-    def tile(self, queries: slice, examples: slice) -> Float[Tensor, "image query key other"]:
-        """Residuals for some queries of some images: contour and texture, then both of the next image."""
-        key = queries.start, queries.stop, examples.start, examples.stop, examples.step
-        if key not in self._tiles:
-            own = self._residuals(queries, examples)
-            other = torch.roll(torch.arange(len(self.edges)), -1)[examples]
-            while len(self._tiles) >= KEPT_TILES:
-                self._tiles.pop(next(iter(self._tiles)))
-            self._tiles[key] = torch.cat([own, self._residuals(queries, other)]).permute(1, 2, 3, 0).contiguous()
-        return self._tiles[key]
+    @cached_property
+    def _means_of_others(self) -> Float[Tensor, "image kind offset"]:
+        means = self.means.transpose(0, 1).clone()
+        means[..., self.grid.num_offsets // 2] = 0  # a patch and itself
+        return means
+
+    def products(
+        self,
+        attn: Float[Tensor, "image head query key"],
+        by_offset: Float[Tensor, "image head dy dx"],
+        queries: slice,
+        examples: slice,
+    ) -> Float[Tensor, "image head other"]:
+        """Σ_ij P_ij x̃_ij over pairs i ≠ j of some queries: contour and texture, then with x̃ of the next image.
+
+        As x̃ is x minus its mean by offset, this is Σ P x − Σ_o (Σ of P at o) · mean(o), and x̃ is never made. For
+        contour x_ij = e_j, so attention summed over queries is enough.
+
+        Args:
+            attn: P of the images `examples`, patch keys.
+            by_offset: its sums by offset.
+            queries: whose rows `attn` holds.
+            examples: which images they are.
+        """
+        both = torch.stack([torch.arange(len(self.edges)), torch.roll(torch.arange(len(self.edges)), -1)])[:, examples]
+        e, g = (x[both].transpose(0, 1).to(attn) for x in (self.edges, self.details))  # image, itself or next, patch
+        own = attn.diagonal(queries.start, -2, -1)
+        contour = attn.sum(2) @ e.mT - own @ e[..., queries].mT
+        likeness = (g[:, :, queries, None] - g[:, :, None]).abs_()
+        texture = -(attn.flatten(2) @ likeness.flatten(2).mT)
+        products = torch.stack([contour, texture], -1).flatten(2)
+        return products - by_offset.flatten(2) @ self._means_of_others[both].to(attn).transpose(0, 1).flatten(1, 2).mT
 
     def _ranges(self):
         step = max(1, ROWS_AT_ONCE // (len(self.edges) * self.grid.num_patches))

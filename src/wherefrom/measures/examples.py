@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.linalg import vecdot
 
 from wherefrom.attention import AttentionTile
 from wherefrom.geometry import PatchGrid
 from wherefrom.measures import ties
-from wherefrom.measures.alignment import angle_r2
 from wherefrom.measures.contents import PairContents
 from wherefrom.measures.pairs import offset_sums_of_rows
 
@@ -19,31 +19,35 @@ def example_sums(
 ) -> dict[str, Float[Tensor, "image head ..."]]:
     """Sums over the tile's queries, `image head …`, by quantity.
 
-    `attention_entropy, prefix_mass, angle_share, angle_rows, argmax_agreement`: of rows. Of attention between patches,
-    rows renormalised (P): `patch_attn`, by offset; `squares`, Σ P² over i ≠ j; `content`, Σ P x̃ by kind of content.
+    `attention_entropy, prefix_mass, angle_share, angle_rows, argmax_agreement, score_squares`: of rows. Of attention
+    between patches, rows renormalised (P): `patch_attn`, by offset; `squares`, Σ P² over i ≠ j; `content`, Σ P x̃ by
+    kind of content.
     """
-    patches = tile.attn[..., tile.prefix :]
-    patches = patches / patches.sum(-1, keepdim=True) if tile.prefix else patches
+    patches = tile.patch_attn
     sums = _rows(tile) | {"patch_attn": offset_sums_of_rows(patches, grid, tile.queries)}
     if contents is not None:
         own = patches.diagonal(tile.queries.start, -2, -1)
-        pairs, attn = contents.tile(tile.queries, tile.examples), patches.flatten(2)
-        sums["squares"] = patches.square().sum((2, 3)) - own.square().sum(-1)
-        sums["content"] = attn @ pairs.flatten(1, 2).to(attn)
+        sums["squares"] = patches.flatten(2).norm(dim=-1).square() - own.square().sum(-1)
+        sums["content"] = contents.products(patches, sums["patch_attn"], tile.queries, tile.examples)
     return {name: value.double().cpu() for name, value in sums.items()}
 
 
 def _rows(tile: AttentionTile) -> dict[str, Float[Tensor, "image head"]]:
     scores, cosine = tile.scores[..., tile.prefix :], tile.cosine[..., tile.prefix :]
-    r2 = angle_r2(scores, cosine)
+    centred, (cosines, cosine_squares) = tile.centred_scores, ties.centred(cosine)
+    squares = vecdot(centred, centred)
+    varying = ties.beyond_rounding(squares, scores[..., 0] - centred[..., 0], scores.shape[-1])
+    r2 = vecdot(centred, cosines).square() / (varying * cosine_squares)
     rows = {
         "attention_entropy": _entropy(tile),
         "prefix_mass": tile.attn[..., : tile.prefix].sum(-1),
         "angle_share": r2.nan_to_num(),
         "angle_rows": ~r2.isnan(),
         "argmax_agreement": ties.largest_agreement(scores, cosine),
+        "score_squares": squares,
     }
-    return {name: row.sum(2, dtype=torch.float64) for name, row in rows.items()}
+    sums = torch.stack([row.to(r2) for row in rows.values()]).sum(3, dtype=torch.float64).cpu()
+    return dict(zip(rows, sums, strict=True))
 
 
 def _entropy(tile: AttentionTile) -> Float[Tensor, "image head query"]:
@@ -51,4 +55,4 @@ def _entropy(tile: AttentionTile) -> Float[Tensor, "image head query"]:
     scores = tile.scores
     if tile.record.bias is not None:  # a masked pair has A = 0 and S = −∞, and counts 0
         scores = scores.clamp(min=torch.finfo(scores.dtype).min)
-    return scores.amax(-1) - tile.attn.amax(-1).log() - (tile.attn * scores).sum(-1)
+    return scores.amax(-1) - tile.attn.amax(-1).log() - vecdot(tile.attn, scores)

@@ -1,4 +1,4 @@
-"""Do the heads of a layer differ? Maps over relative offsets are compared, two halves of the probe giving the noise."""
+"""Do the heads of a layer differ? Their maps over offsets, or their rows, are compared; two halves give the noise."""
 
 from __future__ import annotations
 
@@ -28,8 +28,12 @@ def offset_sharpness(mass: Float[Tensor, "*lead dy dx"], counts: Float[Tensor, "
 
 def jensen_shannon(p: Float[Tensor, "*#lead n"], r: Float[Tensor, "*#lead n"]) -> Float[Tensor, ...]:
     """H((p + r)/2) − (H(p) + H(r))/2 with H the entropy; nats, in [0, ln 2]."""
-    entropy = [torch.special.entr(x).sum(-1) for x in ((p + r) / 2, p, r)]
-    return entropy[0] - (entropy[1] + entropy[2]) / 2
+    return entropy((p + r) / 2) - (entropy(p) + entropy(r)) / 2
+
+
+def entropy(p: Float[Tensor, "*lead n"]) -> Float[Tensor, "*lead"]:
+    """−Σ p ln p, nats; 0 ln 0 = 0."""
+    return -torch.linalg.vecdot(p, p.clamp(min=torch.finfo(p.dtype).tiny).log())  # a fifth of the time of special.entr
 
 
 def one_minus_correlation(x: Float[Tensor, "*#lead n"], y: Float[Tensor, "*#lead n"]) -> Float[Tensor, ...]:
@@ -49,10 +53,40 @@ def head_divergence(
         halves: offset maps of the heads on two disjoint halves of the images.
         dissimilarity: `jensen_shannon` (maps are normalised to sum 1) or `one_minus_correlation` (signed maps).
     """
-    num_heads = halves.shape[1]
     first, second = halves.flatten(2)
     if dissimilarity is jensen_shannon:
         first, second = first / first.sum(-1, keepdim=True), second / second.sum(-1, keepdim=True)
-    between = dissimilarity(first[:, None], second[None, :])
-    same = torch.eye(num_heads, dtype=torch.bool, device=halves.device)
-    return between[~same].mean() - between[same].mean()
+    return between_minus_same(dissimilarity(first[:, None], second[None, :]))
+
+
+def row_divergence(halves: Float[Tensor, "2 head query key"]) -> Float[Tensor, ""]:
+    """mean_{g≠h} mean_i JS(Ā_g[i, :], Ā′_h[i, :]) − mean_h mean_i JS(Ā_h[i, :], Ā′_h[i, :]), nats, at most ln 2.
+
+    Ā and Ā′ are the mean attention over the images of one half and of the other. Unlike `head_divergence`, which
+    compares maps over offsets, it tells apart heads that look at different positions whatever the query. The second
+    term is what noise alone makes of the first, so heads that do the same give 0. NaN for one head, and where a half
+    holds no images.
+
+    Args:
+        halves: mean attention of patch queries to patch keys, rows renormalised over patch keys, on two disjoint halves
+            of the images.
+
+    References:
+        Lin 1991, Divergence measures based on the Shannon entropy, IEEE Transactions on Information Theory 37
+        (Jensen–Shannon divergence).
+    """
+    return between_minus_same(row_dissimilarity(*halves) / halves.shape[2])
+
+
+def row_dissimilarity(
+    first: Float[Tensor, "head query key"], second: Float[Tensor, "head query key"]
+) -> Float[Tensor, "head head"]:
+    """Σ_i JS(first_g[i, :], second_h[i, :]) for all pairs of heads (g, h); sums of ranges of queries add up."""
+    mixed = torch.stack([entropy((row + second) / 2) for row in first])  # one g at a time: memory of one tile
+    return (mixed - (entropy(first)[:, None] + entropy(second)) / 2).sum(-1)
+
+
+def between_minus_same(dissimilarity: Float[Tensor, "head head"]) -> Float[Tensor, ""]:
+    """mean_{g≠h} δ_gh − mean_h δ_hh; NaN for one head."""
+    same = torch.eye(len(dissimilarity), dtype=torch.bool, device=dissimilarity.device)
+    return dissimilarity[~same].mean() - dissimilarity[same].mean()

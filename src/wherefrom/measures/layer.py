@@ -10,9 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wherefrom.catalogue import Measurement
+from wherefrom.geometry import PREFIX
 from wherefrom.measures.alignment import share_of_means
-from wherefrom.measures.heads import head_divergence, offset_sharpness, one_minus_correlation
+from wherefrom.measures.heads import between_minus_same, head_divergence, offset_sharpness, one_minus_correlation
 from wherefrom.measures.pairs import by_distance, by_relation
+from wherefrom.measures.positional import PARTS, parts_of_sums
 from wherefrom.measures.roles import role_values
 from wherefrom.measures.sums import LayerSums
 
@@ -69,12 +71,24 @@ def pair_counts(sums: LayerSums, measure: str, grid: str) -> Float[Tensor, "half
     return (sums.images[:, None, None, None] * counts).expand_as(sums.pairs[measure, grid])
 
 
+def prefix_means(sums: LayerSums, measure: str) -> Float[Tensor, " head"]:
+    """Mean over images, patch queries and prefix keys; NaN where no gradient reaches a patch query."""
+    if measure in ("advantage", "pressure"):
+        counts = sums.prefix["heard"].sum(0)
+    else:
+        grid = sums.grids["model"]
+        counts = sums.images.sum() * grid.num_patches * grid.num_prefix_tokens
+    return sums.prefix[measure].sum(0) / counts
+
+
 def _pair_measurements(sums: LayerSums, measure: str, layer: int, split: str, distances: bool) -> Iterator[Measurement]:
     for name, grid in sums.grids.items():
         parts = sums.pairs[measure, name].sum(0), pair_counts(sums, measure, name).sum(0), grid
         for relation, values in by_relation(*parts).items():
             for head, value in enumerate(values.tolist()):
                 yield Measurement(measure, value, split, layer, head, relation=relation, grid=name)
+        for head, value in enumerate(prefix_means(sums, measure).tolist() if sums.prefix else ()):
+            yield Measurement(measure, value, split, layer, head, relation=PREFIX, grid=name)
         for distance, values in by_distance(*parts).items() if distances else ():
             for head, value in enumerate(values.tolist()):
                 yield Measurement(measure, value, split, layer, head, distance=distance, grid=name)
@@ -89,18 +103,31 @@ def _head_values(sums: LayerSums) -> dict[str, Float[Tensor, " head"]]:
     values = {name: totals[name] / rows for name in ROW_MEASURES}
     values["angle_share"] = totals["angle_share"] / totals["angle_rows"]
     pairs = rows * grid.num_patches
-    parts = heads["mean_score_squares"] * images / pairs, heads["score_squares"] / pairs
+    parts = heads["score_products"].sum((1, 2)) / rows**2, sums.examples["score_squares"].sum(0) / pairs
     values["positional_share"] = share_of_means(*parts, int(images))
     mass = sums.pairs["patch_attn", "model"].sum(0) / rows
+    values |= _positional_parts(sums)
     values["attention_distance"] = (mass * torch.as_tensor(grid.offset_distances)).sum((1, 2))
     values["offset_sharpness"] = offset_sharpness(mass, torch.as_tensor(grid.offset_counts).to(mass))
     return values
+
+
+def _positional_parts(sums: LayerSums) -> dict[str, Float[Tensor, " head"]]:
+    """Shares of the mean scores' variance, on the true grid where there is one."""
+    name, images = "true" if "true" in sums.grids else "model", sums.images
+    by_offset = sums.pairs["scores", name] / images[:, None, None, None]
+    by_key = sums.keys["scores"] / images[:, None, None]
+    products = sums.heads["score_products"] / (images[:, None] * images)
+    shares = parts_of_sums(by_offset, by_key, products, sums.grids[name])
+    return {f"positional_{part}_share": share for part, share in zip(PARTS, shares, strict=True)}
 
 
 def _divergences(sums: LayerSums) -> dict[str, Float[Tensor, ""]]:
     divergences = {}
     if sums.heads:
         divergences["head_divergence_attn"] = head_divergence(_halves(sums, "patch_attn"))
+        dissimilarity = sums.heads["row_dissimilarity"] / sums.grids["model"].num_patches
+        divergences["row_divergence"] = between_minus_same(dissimilarity)
         if ("pressure", "model") in sums.pairs:
             maps = _halves(sums, "pressure")
             divergences["head_divergence_pressure"] = head_divergence(maps, one_minus_correlation)

@@ -13,9 +13,6 @@ from torch import Tensor
 
 from wherefrom.geometry import RELATIONS, UNIONS, PatchGrid
 
-FEW = 16
-"""With fewer maps than these it does not pay to turn pairs into rows."""
-
 
 def offset_sums(pairs: Float[Tensor, "*lead query key"], grid: PatchGrid) -> Float[Tensor, "*lead dy dx"]:
     """R(dy, dx) = Σ pairs[i, j] over all j = i + (dy, dx).
@@ -32,13 +29,8 @@ def offset_sums_of_rows(
 ) -> Float[Tensor, "*lead dy dx"]:
     """`offset_sums` where `pairs` holds only these queries; sums of all ranges of queries add up to the whole."""
     index = torch.as_tensor(grid.offset_index[queries], device=pairs.device).flatten()
-    lead, rows = pairs.shape[:-2], pairs.flatten(-2)
-    if lead.numel() < FEW:
-        sums = pairs.new_zeros((*lead, grid.num_offsets)).index_add_(-1, index, rows)
-        return sums.unflatten(-1, (2 * grid.height - 1, 2 * grid.width - 1))
-    by_pair = rows.reshape(-1, index.numel()).T.contiguous()  # whole rows are added, which is several times faster
-    sums = pairs.new_zeros((grid.num_offsets, by_pair.shape[1])).index_add_(0, index, by_pair)
-    return sums.T.reshape(*lead, 2 * grid.height - 1, 2 * grid.width - 1)
+    sums = pairs.new_zeros((*pairs.shape[:-2], grid.num_offsets)).index_add_(-1, index, pairs.flatten(-2))
+    return sums.unflatten(-1, (2 * grid.height - 1, 2 * grid.width - 1))
 
 
 def offset_map(pairs: Float[Tensor, "*lead query key"], grid: PatchGrid) -> Float[Tensor, "*lead dy dx"]:

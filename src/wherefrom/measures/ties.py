@@ -68,6 +68,12 @@ def centred(x: Float[Tensor, "*lead n"]) -> tuple[Float[Tensor, "*lead n"], Floa
     """x − mean along the last axis, and Σ (x − mean)²; that sum is NaN where all of x is one value but for rounding."""
     mean = x.mean(-1, keepdim=True)
     away = x - mean
-    squares = away.square().sum(-1)
-    rounding = TOLERANCE[x.dtype] ** 2 * x.shape[-1] * mean.squeeze(-1).square()
-    return away, torch.where(squares <= rounding, torch.nan, squares)
+    return away, beyond_rounding(away.square().sum(-1), mean.squeeze(-1), x.shape[-1])
+
+
+def beyond_rounding(
+    squares: Float[Tensor, "*lead"], mean: Float[Tensor, "*lead"], count: int
+) -> Float[Tensor, "*lead"]:
+    """Σ (x − mean)² of `count` numbers; NaN where it is no more than rounding makes of one value, mean, repeated."""
+    rounding = TOLERANCE[squares.dtype] ** 2 * count * mean.square()
+    return torch.where(squares <= rounding, torch.nan, squares)
