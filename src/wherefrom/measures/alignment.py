@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.linalg import vecdot
 
-TIE = 32
-"""Numbers of a size of about 1 are equal if they differ by no more than this many units of rounding."""
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
+"""Numbers that differ by no more than this share of the largest they are compared among are equal but for rounding."""
 
 
 def qk_cosine(
@@ -31,39 +30,57 @@ def angle_share(
 def angle_r2(
     scores: Float[Tensor, "*lead query key"], cosine: Float[Tensor, "*lead query key"]
 ) -> Float[Tensor, "*lead query"]:
-    """corr_j(S_ij, cos(q_i, k_j))² of each row, in [0, 1]; NaN where either does not vary."""
-    s, c = (x - x.mean(-1, keepdim=True) for x in (scores, cosine))
-    return centred_r2(s, c, vecdot(s, s))
+    """corr_j(S_ij, cos(q_i, k_j))² of each row, in [0, 1]; NaN where either does not vary but for rounding."""
+    mean = scores.mean(-1, keepdim=True)
+    return centred_r2(scores - mean, squares_of(scores - mean, mean), cosine)
 
 
 def centred_r2(
-    s: Float[Tensor, "*lead query key"], c: Float[Tensor, "*lead query key"], squares: Float[Tensor, "*lead query"]
+    s: Float[Tensor, "*lead query key"], squares: Float[Tensor, "*lead query"], cosine: Float[Tensor, "*lead query key"]
 ) -> Float[Tensor, "*lead query"]:
-    """(Σ_j s_ij c_ij)² / (Σ_j s_ij² Σ_j c_ij²), with `squares` Σ_j s_ij²."""
-    return vecdot(s, c).square() / (squares * vecdot(c, c))
+    """`angle_r2` of scores less their mean, with their squares."""
+    mean = cosine.mean(-1, keepdim=True)
+    c = cosine - mean
+    below = squares * squares_of(c, mean)
+    return c.mul_(s).sum(-1).square() / below  # new memory would cost as much as the product
+
+
+def squares_of(
+    centred: Float[Tensor, "*lead query key"], mean: Float[Tensor, "*lead query 1"]
+) -> Float[Tensor, "*lead query"]:
+    """Σ_j x_ij² of rows less their mean; NaN where what is left of a row beside its mean is rounding."""
+    squares = centred.norm(dim=-1).square()
+    rounding = TOLERANCE[centred.dtype] ** 2 * centred.shape[-1] * mean[..., 0].square()
+    return torch.where(squares <= rounding, torch.nan, squares)
 
 
 def argmax_agreement(
     scores: Float[Tensor, "*lead query key"], cosine: Float[Tensor, "*lead query key"]
 ) -> Float[Tensor, "*lead"]:
-    """Share of rows in which some key has both the highest score and the highest cosine, in [0, 1]; see `same_key`."""
-    return same_key(scores, cosine).to(scores).mean(-1)
+    """mean_i |B_i ∩ C_i| / |B_i ∪ C_i|: share of rows whose highest score is also the highest cosine, in [0, 1].
 
-
-def same_key(
-    scores: Float[Tensor, "*lead query key"], cosine: Float[Tensor, "*lead query key"]
-) -> Bool[Tensor, "*lead query"]:
-    """Whether max_j (s_ij + cos_ij) = max_j s_ij + max_j cos_ij, with s = S / max_j |S|.
-
-    That is so if and only if one key is the highest of both. What is nearer than rounding counts as equal, so keys that
-    tie do not depend on the processor.
+    B_i and C_i are the keys tied for the highest score and for the highest cosine, one each where there are no ties.
     """
-    highest, lowest = scores.amax(-1, keepdim=True), scores.amin(-1, keepdim=True)
-    size = torch.maximum(highest.abs(), torch.nan_to_num(lowest, neginf=0.0).abs())  # a masked key has −∞
-    size = 1 / size.clamp(min=torch.finfo(scores.dtype).tiny)
-    both = torch.addcmul(cosine, scores, size).amax(-1, keepdim=True)
-    apart = highest * size + cosine.amax(-1, keepdim=True) - both
-    return (apart <= TIE * torch.finfo(scores.dtype).eps)[..., 0]
+    return largest_agreement(scores, cosine).mean(-1)
+
+
+def largest_agreement(x: Float[Tensor, "*lead n"], y: Float[Tensor, "*lead n"]) -> Float[Tensor, "*lead"]:
+    """|X ∩ Y| / |X ∪ Y|, X and Y the entries tied for the largest of x and of y; in [0, 1]."""
+    (first, one), (second, other) = _lead(x), _lead(y)
+    tied = ~(one & other)
+    some, others = first[tied] > 0, second[tied] > 0
+    agreement = (first.mul_(second).sum(-1) > 0).to(x)  # several times faster than sets, and the same without ties
+    agreement[tied] = (some & others).sum(-1).to(x) / (some | others).sum(-1)
+    return agreement
+
+
+def _lead(x: Float[Tensor, "*lead n"]) -> tuple[Float[Tensor, "*lead n"], Bool[Tensor, "*lead"]]:
+    """max(x − (largest − slack), 0), above 0 for entries tied with the largest; and whether there is but one."""
+    low, high = x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)  # aminmax takes six times as long
+    size = torch.maximum(-low.nan_to_num(neginf=0.0), high)  # the score of a masked pair is −∞
+    slack = TOLERANCE[x.dtype] * size.clamp(min=torch.finfo(x.dtype).tiny / TOLERANCE[x.dtype])
+    lead = (x - (high - slack)).clamp_(min=0)
+    return lead, lead.sum(-1) <= 1.5 * slack[..., 0]
 
 
 def positional_share(scores: Float[Tensor, "batch head query key"]) -> Float[Tensor, " head"]:

@@ -9,7 +9,7 @@ from torch.linalg import vecdot
 
 from wherefrom.attention import AttentionTile
 from wherefrom.geometry import PatchGrid
-from wherefrom.measures.alignment import centred_r2, same_key
+from wherefrom.measures.alignment import centred_r2, largest_agreement, squares_of
 from wherefrom.measures.contents import PairContents
 from wherefrom.measures.pairs import offset_sums_of_rows
 
@@ -34,15 +34,15 @@ def example_sums(
 
 def _rows(tile: AttentionTile) -> dict[str, Float[Tensor, "image head"]]:
     scores, cosine = tile.scores[..., tile.prefix :], tile.cosine[..., tile.prefix :]
-    squares = vecdot(tile.centred_scores, tile.centred_scores)
-    r2 = centred_r2(tile.centred_scores, cosine - cosine.mean(-1, keepdim=True), squares)
+    squares = squares_of(tile.centred_scores, tile.score_means)
+    r2 = centred_r2(tile.centred_scores, squares, cosine)
     rows = {
         "attention_entropy": _entropy(tile),
         "prefix_mass": tile.attn[..., : tile.prefix].sum(-1),
         "angle_share": r2.nan_to_num(),
         "angle_rows": ~r2.isnan(),
-        "argmax_agreement": same_key(scores, cosine),
-        "score_squares": squares,
+        "argmax_agreement": largest_agreement(scores, cosine),
+        "score_squares": squares.nan_to_num(),
     }
     sums = torch.stack([row.to(r2) for row in rows.values()]).sum(3, dtype=torch.float64).cpu()
     return dict(zip(rows, sums, strict=True))

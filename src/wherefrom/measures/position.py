@@ -67,16 +67,23 @@ def coordinate_r2(pos_embed: Float[Tensor, "patch width"], grid: PatchGrid) -> F
 
 
 def neighbour_recovery(pos_embed: Float[Tensor, "patch width"], grid: PatchGrid) -> Float[Tensor, ""]:
-    """Share of patches whose most similar other patch is one of its 8 neighbours, in [0, 1]."""
+    """Share of patches whose most similar other patch is one of its 8 neighbours, in [0, 1]; NaN for one patch."""
+    if grid.num_patches == 1:
+        return pos_embed.new_tensor(torch.nan)
     similarity = pos_similarity(pos_embed).fill_diagonal_(-torch.inf)
     neighbours = torch.as_tensor(grid.relation_pairs("edge") | grid.relation_pairs("corner"))
     return neighbours.gather(1, similarity.argmax(1, keepdim=True)).to(pos_embed).mean()
 
 
 def neighbour_recovery_chance(grid: PatchGrid) -> float:
-    """Mean over patches of (number of its 8 neighbours) / (number of other patches): recovery of a random guess."""
+    """Mean over patches of (number of its 8 neighbours) / (number of other patches): recovery of a random guess.
+
+    NaN for one patch.
+    """
+    if grid.num_patches == 1:
+        return float("nan")
     neighbours = grid.relation_pairs("edge") | grid.relation_pairs("corner")
-    return float(neighbours.sum() / (grid.num_patches * max(grid.num_patches - 1, 1)))
+    return float(neighbours.sum() / (grid.num_patches * (grid.num_patches - 1)))
 
 
 def effective_rank(pos_embed: Float[Tensor, "patch width"]) -> Float[Tensor, ""]:
@@ -128,6 +135,7 @@ def layout(pos_embed: Float[Tensor, "patch width"], grid: PatchGrid | None = Non
     centred = centred - centred.mean(0) - centred.mean(1, keepdim=True) + centred.mean()
     values, vectors = torch.linalg.eigh(centred)
     places = vectors[:, -2:].flip(1) * values[-2:].flip(0).clamp(min=0).sqrt()
+    places = torch.nn.functional.pad(places, (0, 2 - places.shape[1]))  # one patch has one dimension
     return places if grid is None else _aligned(places, torch.as_tensor(grid.coordinates).to(places))
 
 
