@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-TILE_ELEMENTS = 2**18
+TILE_ELEMENTS = 2**17
 """Entries of one tile of attention: about what a processor's cache holds."""
 
 
@@ -219,10 +219,14 @@ class AttentionTile:
     # ---- patch keys alone, where the record was cut to patch queries
 
     @cached_property
+    def score_means(self) -> Float[Tensor, "batch head query 1"]:
+        """Mean of S_ij over patch keys."""
+        return self.scores[..., self.prefix :].mean(-1, keepdim=True)
+
+    @cached_property
     def centred_scores(self) -> Float[Tensor, "batch head query patch"]:
         """S_ij minus its mean over patch keys."""
-        scores = self.scores[..., self.prefix :]
-        return scores - scores.mean(-1, keepdim=True)
+        return self.scores[..., self.prefix :] - self.score_means
 
     @cached_property
     def patch_attn(self) -> Float[Tensor, "batch head query patch"]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.linalg import vecdot
 
 from wherefrom.measures import ties
 
@@ -31,8 +30,15 @@ def angle_r2(
     scores: Float[Tensor, "*lead query key"], cosine: Float[Tensor, "*lead query key"]
 ) -> Float[Tensor, "*lead query"]:
     """corr_j(S_ij, cos(q_i, k_j))² of each row, in [0, 1]; NaN where either does not vary but for rounding."""
-    (s, s_squares), (c, c_squares) = ties.centred(scores), ties.centred(cosine)
-    return vecdot(s, c).square() / (s_squares * c_squares)
+    return centred_r2(*ties.centred(scores), cosine)
+
+
+def centred_r2(
+    s: Float[Tensor, "*lead query key"], squares: Float[Tensor, "*lead query"], cosine: Float[Tensor, "*lead query key"]
+) -> Float[Tensor, "*lead query"]:
+    """`angle_r2` of scores less their mean, with their squares."""
+    c, cosine_squares = ties.centred(cosine)
+    return c.mul_(s).sum(-1).square() / (squares * cosine_squares)  # new memory would cost as much as the product
 
 
 def argmax_agreement(

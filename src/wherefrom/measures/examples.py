@@ -10,6 +10,7 @@ from torch.linalg import vecdot
 from wherefrom.attention import AttentionTile
 from wherefrom.geometry import PatchGrid
 from wherefrom.measures import ties
+from wherefrom.measures.alignment import centred_r2
 from wherefrom.measures.contents import PairContents
 from wherefrom.measures.pairs import offset_sums_of_rows
 
@@ -34,10 +35,9 @@ def example_sums(
 
 def _rows(tile: AttentionTile) -> dict[str, Float[Tensor, "image head"]]:
     scores, cosine = tile.scores[..., tile.prefix :], tile.cosine[..., tile.prefix :]
-    centred, (cosines, cosine_squares) = tile.centred_scores, ties.centred(cosine)
-    squares = vecdot(centred, centred)
-    varying = ties.beyond_rounding(squares, scores[..., 0] - centred[..., 0], scores.shape[-1])
-    r2 = vecdot(centred, cosines).square() / (varying * cosine_squares)
+    squares = tile.centred_scores.norm(dim=-1).square()
+    varying = ties.beyond_rounding(squares, tile.score_means[..., 0], scores.shape[-1])
+    r2 = centred_r2(tile.centred_scores, varying, cosine)
     rows = {
         "attention_entropy": _entropy(tile),
         "prefix_mass": tile.attn[..., : tile.prefix].sum(-1),

@@ -43,6 +43,8 @@ def similarity_falloff_spearman(pos_embed: Float[Tensor, "patch width"], grid: P
     pairs that a symmetry of the grid takes to each other.
     """
     similarity, distance = _pairs(pos_similarity(pos_embed), grid)
+    if not len(similarity):
+        return pos_embed.new_tensor(torch.nan)
     return _correlation(ties.ranks(similarity.detach()), -ties.ranks(distance.double())).to(similarity)
 
 
@@ -68,17 +70,24 @@ def neighbour_recovery(pos_embed: Float[Tensor, "patch width"], grid: PatchGrid)
     """Share of patches whose most similar other patch is one of its 8 neighbours, in [0, 1].
 
     mean_i |B_i ∩ N_i| / |B_i|, B_i the other patches tied for the largest C_ij (`measures.ties`), N_i the neighbours:
-    of tied patches each has an equal share. A table whose rows are all the same gives chance.
+    of tied patches each has an equal share. A table whose rows are all the same gives chance. NaN for one patch.
     """
+    if grid.num_patches == 1:
+        return pos_embed.new_tensor(torch.nan)
     best = ties.largest(pos_similarity(pos_embed).fill_diagonal_(-torch.inf))
     neighbours = torch.as_tensor(grid.relation_pairs("edge") | grid.relation_pairs("corner"))
     return ((best & neighbours).sum(1).to(pos_embed) / best.sum(1)).mean()
 
 
 def neighbour_recovery_chance(grid: PatchGrid) -> float:
-    """Mean over patches of (number of its 8 neighbours) / (number of other patches): recovery of a random guess."""
+    """Mean over patches of (number of its 8 neighbours) / (number of other patches): recovery of a random guess.
+
+    NaN for one patch.
+    """
+    if grid.num_patches == 1:
+        return float("nan")
     neighbours = grid.relation_pairs("edge") | grid.relation_pairs("corner")
-    return float(neighbours.sum() / (grid.num_patches * max(grid.num_patches - 1, 1)))
+    return float(neighbours.sum() / (grid.num_patches * (grid.num_patches - 1)))
 
 
 def effective_rank(pos_embed: Float[Tensor, "patch width"]) -> Float[Tensor, ""]:
@@ -142,6 +151,7 @@ def layout(pos_embed: Float[Tensor, "patch width"], grid: PatchGrid | None = Non
     centred = centred - centred.mean(0) - centred.mean(1, keepdim=True) + centred.mean()
     values, vectors = torch.linalg.eigh(centred)
     places = vectors[:, -2:].flip(1) * values[-2:].flip(0).clamp(min=0).sqrt()
+    places = torch.nn.functional.pad(places, (0, 2 - places.shape[1]))  # one patch has one dimension
     return places if grid is None else _aligned(places, torch.as_tensor(grid.coordinates).to(places))
 
 

@@ -49,7 +49,8 @@ class LayerSums:
 
     def tensors(self) -> list[Tensor]:
         """Sums of the gradient in a fixed order, to be added up over batches and processes in place."""
-        return [self.images, *(group[key] for group in (self.pairs, self.prefix) for key in sorted(group))]
+        pairs = [self.pairs[key] for key in sorted(self.pairs)]
+        return [self.images, *pairs, *(self.prefix[key] for key in sorted(self.prefix))]
 
 
 @torch.no_grad()

@@ -41,8 +41,19 @@ def largest_agreement(x: Float[Tensor, "*lead n"], y: Float[Tensor, "*lead n"]) 
     Without ties 1 where the same entry is largest, else 0. It is 1 where the same entries are tied, and 1/n where one
     entry is largest in x while y, the same everywhere, says nothing. A NaN agrees with nothing: 0, or NaN in both.
     """
-    first, second = largest(x), largest(y)
-    return (first & second).sum(-1).to(x) / (first | second).sum(-1)
+    (first, one), (second, other) = _lead(x), _lead(y)
+    tied = ~(one & other)
+    some, others = first[tied] > 0, second[tied] > 0
+    agreement = (first.mul_(second).sum(-1) > 0).to(x)  # several times faster than sets, and the same without ties
+    agreement[tied] = (some & others).sum(-1).to(x) / (some | others).sum(-1)
+    return agreement
+
+
+def _lead(x: Float[Tensor, "*lead n"]) -> tuple[Float[Tensor, "*lead n"], Bool[Tensor, "*lead"]]:
+    """max(x − (largest − slack), 0), at or above 0 for entries tied with the largest; and whether there is but one."""
+    least = slack(x).clamp(min=torch.finfo(x.dtype).tiny)
+    lead = (x - (x.amax(-1, keepdim=True) - least)).clamp_(min=0)
+    return lead, lead.sum(-1) <= 1.02 * least[..., 0]  # the largest itself leads by the slack, but for rounding
 
 
 def ranks(x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -68,7 +79,7 @@ def centred(x: Float[Tensor, "*lead n"]) -> tuple[Float[Tensor, "*lead n"], Floa
     """x − mean along the last axis, and Σ (x − mean)²; that sum is NaN where all of x is one value but for rounding."""
     mean = x.mean(-1, keepdim=True)
     away = x - mean
-    return away, beyond_rounding(away.square().sum(-1), mean.squeeze(-1), x.shape[-1])
+    return away, beyond_rounding(away.norm(dim=-1).square(), mean.squeeze(-1), x.shape[-1])
 
 
 def beyond_rounding(
