@@ -52,6 +52,13 @@ _STRUCTURES = {
 }
 """Structure measures of the position embedding that forces and ledgers are kept for, with their units."""
 
+_SCORE_STRUCTURES = {
+    "qk_alignment": ("cosine", "the edge - far contrast of q-k alignment"),
+    "log_attn_edge": ("nats", "the logarithm of mean attention at edge neighbours, mean over heads"),
+    "log_attn_far": ("nats", "the logarithm of mean attention at far pairs, mean over heads"),
+}
+"""What the account of the scores follows on its probe images: unit, and what it is."""
+
 _ROLE_PARTS = {
     "score": "",
     "low": " Lower end of its 95 % interval over images.",
@@ -295,18 +302,24 @@ MEASURES: dict[str, Measure] = {
             "ledger_residual", "share", 0, None, "0", _NO_PREFIX,
             "What the worst of the ledgers misses, relative to the sum of the sizes of all steps' changes.", _LCA,
         ),
-        Measure(
-            "ledger_qk_alignment", "cosine", None, None, "0", _PATCH_PAIRS,
-            "What the gradient of one relation of pairs, on w_q or w_k, has added to the edge - far contrast of q-k "
-            "alignment; the drift of their inputs and weight decay too.", _LCA,
-        ),
-        Measure(
-            "ledger_qk_alignment_change", "cosine", None, None, "0", _PATCH_PAIRS,
-            "By how much the edge - far contrast of q-k alignment has changed since the beginning.",
-        ),
-        Measure(
-            "ledger_qk_alignment_residual", "share", 0, None, "0", _PATCH_PAIRS,
-            "What the ledger of q-k alignment misses, relative to the sum of the sizes of all steps' changes.", _LCA,
+        *(
+            measure
+            for name, (unit, what) in _SCORE_STRUCTURES.items()
+            for measure in (
+                Measure(
+                    f"ledger_{name}", unit, None, None, "0", _PATCH_PAIRS,
+                    f"What the gradient of one relation of pairs, on w_q or w_k, has added to {what}; the drift of "
+                    f"their inputs and weight decay too.", _LCA,
+                ),
+                Measure(
+                    f"ledger_{name}_change", unit, None, None, "0", _PATCH_PAIRS,
+                    f"By how much {what} has changed since the beginning.",
+                ),
+                Measure(
+                    f"ledger_{name}_residual", "share", 0, None, "0", _PATCH_PAIRS,
+                    f"What the ledger of {what} misses, relative to the sum of the sizes of all steps' changes.", _LCA,
+                ),
+            )
         ),
         *(
             Measure(

@@ -72,9 +72,10 @@ class RouteMomentum:
         self.optimizer, self.parameter, self.rows = optimizer, parameter, rows
         if self.group.get("amsgrad") or self.group.get("nesterov") or self.group.get("maximize"):
             raise ValueError(f"the ledger does not know {self.kind} with amsgrad, nesterov or maximize")
-        self.momentum: dict[Route, Tensor] = {}
+        self.routes: tuple[Route, ...] = ()
+        self.momenta = torch.zeros(0, *rows(parameter.detach()).shape, dtype=torch.float64, device=parameter.device)
         if (carried := self._realised_momentum()) is not None:
-            self.momentum[CARRIED] = carried
+            self.routes, self.momenta = (CARRIED,), carried[None]
 
     @property
     def group(self) -> dict:
@@ -89,10 +90,10 @@ class RouteMomentum:
 
     def state_dict(self) -> dict:
         """Momenta by route, ready to be saved."""
-        return {"routes": [(r.kind, r.layer, r.head) for r in self.momentum], "momenta": list(self.momentum.values())}
+        return {"routes": [(r.kind, r.layer, r.head) for r in self.routes], "momenta": self.momenta.clone()}
 
     def load_state_dict(self, state: dict) -> None:
-        self.momentum = {Route(*name): m for name, m in zip(state["routes"], state["momenta"], strict=True)}
+        self.routes, self.momenta = tuple(Route(*name) for name in state["routes"]), state["momenta"].clone()
 
     @torch.no_grad()
     def before(self, found: RouteGradients, updates: int = 1) -> None:
@@ -102,22 +103,27 @@ class RouteMomentum:
         total = found.gradients.double().sum(0)
         scale = (gradient * total).sum() / total.square().sum().clamp(min=1e-300)  # clipping scales all routes alike
         self.start = self.rows(self.parameter.detach()).double().clone()
-        fresh = dict(zip(found.routes, scale * found.gradients.double(), strict=True))
+        routes, fresh = found.routes, scale * found.gradients.double()
         decay = self.group["weight_decay"]
         if decay and not self.decoupled:  # decay inside the gradient has a momentum of its own
-            fresh[DECAY] = decay * self.start
+            routes, fresh = (*routes, DECAY), torch.cat([fresh, decay * self.start[None]])
         kept, taken = self._rates(updates)
-        for route in fresh.keys() | self.momentum.keys():
-            old = self.momentum.get(route)
-            new = taken * fresh[route] if route in fresh else torch.zeros_like(self.start)
-            self.momentum[route] = new if old is None else kept * old + new
+        self._make_room(routes)
+        self.momenta *= kept
+        self.momenta[[self.routes.index(route) for route in routes]] += taken * fresh
+
+    def _make_room(self, routes: tuple[Route, ...]) -> None:
+        """A momentum of 0 for each route that has none yet; routes stay in order."""
+        if missing := [route for route in routes if route not in self.routes]:
+            found = (*self.routes, *missing)
+            order = sorted(range(len(found)), key=lambda place: str(found[place]))
+            room = self.momenta.new_zeros(len(missing), *self.start.shape)
+            self.routes, self.momenta = tuple(found[n] for n in order), torch.cat([self.momenta, room])[order]
 
     @torch.no_grad()
     def after(self) -> tuple[tuple[Route, ...], Float[Tensor, "route patch width"], Float[Tensor, "patch width"]]:
         """(routes, each one's share of the update, the whole update as it was made)."""
-        rate = self._learning_rate()
-        routes = tuple(sorted(self.momentum, key=str))
-        shares = torch.stack([-rate * self.momentum[route] for route in routes])
+        routes, shares = self.routes, -self._learning_rate() * self.momenta
         if self.decoupled and self.group["weight_decay"]:
             decay = -float(self.group["lr"]) * self.group["weight_decay"] * self.start
             routes, shares = (*routes, DECAY), torch.cat([shares, decay[None]])
@@ -129,7 +135,7 @@ class RouteMomentum:
         beta, taken = group["betas"][0] if "betas" in group else group["momentum"], 1.0
         if "betas" in group:
             taken = 1 - beta
-        elif beta and self.momentum:  # the first gradient is taken whole
+        elif beta and self.routes:  # the first gradient is taken whole
             taken = 1 - group["dampening"]
         return beta**updates, taken * sum(beta**n for n in range(updates))
 
