@@ -19,6 +19,7 @@ from wherefrom.geometry import PatchGrid
 from wherefrom.measures.contents import PairContents
 from wherefrom.measures.examples import example_sums
 from wherefrom.measures.pairs import offset_sums_of_rows
+from wherefrom.measures.similarity import unit_vectors
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,11 @@ def layer_sums(
     shape = (2, record.num_heads, *grid.offset_counts.shape)
     pairs: dict[tuple[str, str], Tensor] = {}
     heads: dict[str, Tensor] = {}
-    examples: dict[str, Tensor] = {}
+    units = None if gradients_only else unit_vectors(record, grid)
+    examples: dict[str, Tensor] = units.sums(grid) if units else {}
 
     def note(tile: AttentionTile) -> None:
-        for name, value in example_sums(tile, grid, contents).items():
+        for name, value in example_sums(tile, grid, contents, units).items():
             if name not in examples:
                 examples[name] = value.new_zeros(record.num_examples, *value.shape[1:])
             examples[name][tile.examples] += value
