@@ -19,6 +19,8 @@ from wherefrom.measures.scores import NULL_DEVIATIONS, RoleScore, over_images
 KEYS_PER_FAVOURITE = 16
 TIED = 1e-6
 """Keys are tied where what they receive differs by less than this share of the most that one receives."""
+FITS = 30
+"""Rounds of fitting a head that knows offsets alone."""
 ROWS_AT_ONCE = 2**20
 """Pairs of patches worked on at a time."""
 
@@ -43,7 +45,7 @@ def favourites(received: Float[Tensor, "*lead key"], count: int) -> Float[Tensor
 def sink_role(
     received: Float[Tensor, "image head colour key"],
     squares: Float[Tensor, "image head"],
-    sums: Float[Tensor, "image head dy dx"],
+    positions: Float[Tensor, "head colour patch"],
     grid: PatchGrid,
 ) -> RoleScore:
     """`sink`: the favourites of each image, chosen by the queries of the other colour; prefix tokens are keys too.
@@ -51,12 +53,11 @@ def sink_role(
     Args:
         received: what each token received from the patches of each colour.
         squares: Σ A² over patch queries and all keys.
-        sums: Σ of P over the pairs of each offset.
+        positions: what patches would receive from a head that knows offsets alone (`received_by_offsets`).
         grid: positions of the patches.
     """
     score = _score(received, received, grid)
     prefix = grid.num_prefix_tokens
-    positions = received_by_offsets(sums, grid)
     uniform = positions.sum(-1, keepdim=True) / grid.num_tokens
     null = torch.cat([uniform.expand(-1, -1, prefix), positions * (1 - prefix / grid.num_tokens)], -1)
     return RoleScore(*over_images(score), threshold=_threshold(null, squares, grid))
@@ -65,7 +66,7 @@ def sink_role(
 def place_role(
     received: Float[Tensor, "image head colour patch"],
     squares: Float[Tensor, "image head"],
-    sums: Float[Tensor, "image head dy dx"],
+    positions: Float[Tensor, "head colour patch"],
     grid: PatchGrid,
 ) -> RoleScore:
     """`place`: the favourites of the other half of the images, chosen by the queries of the other colour.
@@ -73,13 +74,13 @@ def place_role(
     Args:
         received: what each patch received from the patches of each colour, rows renormalised over patch keys.
         squares: Σ P² over all pairs of patches.
-        sums: Σ of P over the pairs of each offset.
+        positions: what patches would receive from a head that knows offsets alone (`received_by_offsets`).
         grid: positions of the patches.
     """
     halves = torch.stack([received[1::2].sum(0), received[::2].sum(0)])  # every second image chooses for the others
     score = _score(received, halves[torch.arange(len(received)) % 2], grid)
     score = score if len(received) > 1 else torch.full_like(score, torch.nan)
-    return RoleScore(*over_images(score), threshold=_threshold(received_by_offsets(sums, grid), squares, grid))
+    return RoleScore(*over_images(score), threshold=_threshold(positions, squares, grid))
 
 
 def _score(
@@ -102,7 +103,7 @@ def favourite_count(keys: int) -> int:
 def _threshold(
     null: Float[Tensor, "head colour key"], squares: Float[Tensor, "image head"], grid: PatchGrid
 ) -> Float[Tensor, " head"]:
-    """Score of a head with the same mean attention at each offset but no favourite key, + 4 standard deviations.
+    """Score of a head with the same mean attention at each offset that knows nothing else, + 4 standard deviations.
 
     The first: what the border does (a patch in the corner has fewer that could look at it). The second: each query's
     attention put on the keys in random order, the same in all images. The mass on k of T keys then has the variance
@@ -119,12 +120,41 @@ def _threshold(
 
 
 def received_by_offsets(sums: Float[Tensor, "image head dy dx"], grid: PatchGrid) -> Float[Tensor, "head colour patch"]:
-    """What patches receive where P_ij is a function of the offset alone: its mean at that offset, rows renormalised."""
-    means = (sums.mean(0) / torch.as_tensor(grid.offset_counts)).flatten(1)
-    total = means.new_zeros(len(means), 2, grid.num_patches)
-    step = max(1, ROWS_AT_ONCE // (len(means) * grid.num_patches))
+    """What patches receive where P_ij = w(o_ij) / Σ_j w(o_ij): scores are a function of the offset alone.
+
+    w is such that the mean of P at each offset is that of `sums`.
+
+    Args:
+        sums: Σ of P over the pairs of each offset.
+        grid: positions of the patches.
+    """
+    weights = offset_weights(sums.mean(0), grid).flatten(1)
+    total = weights.new_zeros(len(weights), 2, grid.num_patches)
+    step = max(1, ROWS_AT_ONCE // (len(weights) * grid.num_patches))
     for start in range(0, grid.num_patches, step):
         queries = slice(start, min(start + step, grid.num_patches))
-        attn = means[:, torch.as_tensor(grid.offset_index[queries])]
+        attn = weights[:, torch.as_tensor(grid.offset_index[queries])]
         total += received(attn / attn.sum(-1, keepdim=True), grid, queries)
     return total
+
+
+def offset_weights(sums: Float[Tensor, "head dy dx"], grid: PatchGrid) -> Float[Tensor, "head dy dx"]:
+    """w(o) = Σ P / Σ_i 1/Z_i over patches i that have a partner at o, Z_i = Σ_j w(o_ij): a fixed point, by iteration.
+
+    It is the softmax with scores f(o) that fits P best: a patch at the border spreads its attention over fewer others.
+
+    References:
+        Darroch & Ratcliff 1972, Generalized iterative scaling for log-linear models.
+    """
+    rows, columns = (_windows(side).to(sums) for side in (grid.height, grid.width))
+    weights = sums / torch.as_tensor(grid.offset_counts)
+    for _ in range(FITS):
+        total = rows @ weights @ columns.T
+        weights = sums / (rows.T @ (1 / total) @ columns)
+    return weights
+
+
+def _windows(side: int) -> Float[Tensor, "position offset"]:
+    """1 where position + offset is still on the grid; offsets from 1 − side."""
+    there = torch.arange(side)[:, None] + torch.arange(1 - side, side)
+    return ((there >= 0) & (there < side)).double()

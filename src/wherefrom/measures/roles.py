@@ -8,7 +8,7 @@ U_S = (pairs in S) / (all pairs i ≠ j) on a set S of offsets, and the excess o
 
 `local` = E of the 8 neighbours; `near` = E of the patches at most max(1, round(min(height, width) / 8)) rows and
 columns away; `horizontal` = min(E_row, μ(row) − μ(column)); `vertical` the other way round; `self` =
-(μ(0) − 1/N) / (1 − 1/N); `direction` = mean displacement up, down, left or right, whichever is largest, / mean distance.
+(μ(0) − 1/N) / (1 − 1/N); `direction` = mean displacement up, down, left or right, the largest of them, / mean distance.
 With R(o) the mean of P over pairs with offset o, `offset` = R(first) − R(second) of those o ≠ 0 that at least a quarter
 of the patches have. All are sums over offsets, Σ_o w(o) μ(o), so that each image has a score, too.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from wherefrom.geometry import PatchGrid
 from wherefrom.measures.content_roles import content_roles, residual_squares, similar_role
-from wherefrom.measures.key_roles import place_role, sink_role
+from wherefrom.measures.key_roles import place_role, received_by_offsets, sink_role
 from wherefrom.measures.scores import NULL_DEVIATIONS, RoleScore, over_images
 from wherefrom.measures.sums import LayerSums
 
@@ -54,8 +54,9 @@ def role_values(sums: LayerSums) -> dict[str, Float[Tensor, " head"]]:
     squares = residual_squares(examples["squares"], attn, grid)
     scores = offset_roles(attn, grid)
     scores["global"] = global_role(distance, examples["attention_entropy"] / patches, grid)
-    scores["place"] = place_role(examples["patches_received"], examples["all_squares"], attn, grid)
-    scores["sink"] = sink_role(examples["received"], examples["token_squares"], attn, grid)
+    positions = received_by_offsets(attn, grid)
+    scores["place"] = place_role(examples["patches_received"], examples["all_squares"], positions, grid)
+    scores["sink"] = sink_role(examples["received"], examples["token_squares"], positions, grid)
     similar = (examples[name] for name in ("similar", "similar_offsets", "similar_squares"))
     scores["similar"] = similar_role(*similar, (attn, squares), grid)
     if grid.num_prefix_tokens:
@@ -105,7 +106,7 @@ def _looking_away(
         "horizontal": _lesser(mass, excess_weights(row, counts), ahead),
         "vertical": _lesser(mass, excess_weights(column, counts), -ahead),
         "offset": favourite_weights(mass, counts),
-        "direction": direction_weights(mass, dy, dx),
+        "direction": direction_weights(mass, dy / grid.height, dx / grid.width),
     }
 
 
@@ -115,7 +116,10 @@ def near_radius(grid: PatchGrid) -> int:
 
 
 def direction_weights(mass: Float[Tensor, "head offset"], dy: Tensor, dx: Tensor) -> Float[Tensor, "head offset"]:
-    """w(o) = ±dy or ±dx, over the mean distance Σ μ(o) |o|: axis and sign of a head's largest mean displacement."""
+    """w(o) = ±dy or ±dx, over the mean distance Σ μ(o) |o|: axis and sign of a head's largest mean displacement.
+
+    Displacements are shares of the sides: on a long grid, too, a head may look along the short side.
+    """
     axes = torch.stack([dy, dx]).double()
     moved = mass @ axes.T
     best = moved.abs().argmax(-1)
