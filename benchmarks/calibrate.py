@@ -57,11 +57,11 @@ MAY_ALSO = {
 """What a planted head does besides, by construction; any other role is a mistake. It looks at itself and at neighbours
 too where its row or its neighbourhood holds them, and from the margin, where the favourite patch is outside the image,
 at what is nearest. A displaced patch lies in a direction; so do favourite positions that are not in the middle. Half a
-plane may be over half of all tokens. The same positions for all queries draw the queries of each image, as prefix tokens
-and strong edges do. Strong queries that have something in common magnify the noise of keys, half of which is the same in
-all images: `direction` heads, and what `prefix` heads leave to patches, then have favourite positions (without noise none
-has). A head that looks at itself because q_i = k_i looks at similar keys next; keys that hold what contour and texture
-heads follow are similar where that is similar; a patch is most similar to itself."""
+plane may be over half of all tokens. The same positions for all queries draw the queries of each image, as prefix
+tokens and strong edges do. Strong queries that have something in common magnify the noise of keys, half of which is the
+same in all images: `direction` heads, and what `prefix` heads leave to patches, then have favourite positions (without
+noise none has). A head that looks at itself because q_i = k_i looks at similar keys next; keys that hold what contour
+and texture heads follow are similar where that is similar; a patch is most similar to itself."""
 
 GRIDS = ((8, 8, 4), (6, 10, 4), (12, 5, 4), (7, 7, 8), (14, 14, 4), (16, 6, 4))
 """Rows and columns of patches, and the side of a patch in pixels."""

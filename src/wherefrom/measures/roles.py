@@ -8,9 +8,9 @@ U_S = (pairs in S) / (all pairs i ≠ j) on a set S of offsets, and the excess o
 
 `local` = E of the 8 neighbours; `near` = E of the patches at most max(1, round(min(height, width) / 8)) rows and
 columns away; `horizontal` = min(E_row, μ(row) − μ(column)); `vertical` the other way round; `self` =
-(μ(0) − 1/N) / (1 − 1/N); `direction` = mean displacement up, down, left or right, the largest of them, / mean distance.
-With R(o) the mean of P over pairs with offset o, `offset` = R(first) − R(second) of those o ≠ 0 that at least a quarter
-of the patches have. All are sums over offsets, Σ_o w(o) μ(o), so that each image has a score, too.
+(μ(0) − 1/N) / (1 − 1/N). With R(o) the mean of P over pairs with offset o, `offset` = R(first) − R(second) of those
+o ≠ 0 that at least a quarter of the patches have. All are sums over offsets, Σ_o w(o) μ(o), so that each image has a
+score, too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from wherefrom.measures.sums import LayerSums
 NARROW = 3
 """A grid with a side below this has no room for places to look at: all patches are neighbours, or in one row."""
 
-LOOKING_AWAY = ("local", "near", "horizontal", "vertical", "offset", "direction")
+LOOKING_AWAY = ("local", "near", "horizontal", "vertical", "offset")
 """Roles that need such room."""
 
 COMMON = 0.25
@@ -54,6 +54,7 @@ def role_values(sums: LayerSums) -> dict[str, Float[Tensor, " head"]]:
     squares = residual_squares(examples["squares"], attn, grid)
     scores = offset_roles(attn, grid)
     scores["global"] = global_role(distance, examples["attention_entropy"] / patches, grid)
+    scores["direction"] = direction_role(attn, examples["all_squares"], grid)
     positions = received_by_offsets(attn, grid)
     scores["place"] = place_role(examples["patches_received"], examples["all_squares"], positions, grid)
     scores["sink"] = sink_role(examples["received"], examples["token_squares"], positions, grid)
@@ -67,7 +68,7 @@ def role_values(sums: LayerSums) -> dict[str, Float[Tensor, " head"]]:
 
 
 def offset_roles(sums: Float[Tensor, "image head dy dx"], grid: PatchGrid) -> dict[str, RoleScore]:
-    """`local`, `near`, `self`, `horizontal`, `vertical`, `offset`, `direction`.
+    """`local`, `near`, `self`, `horizontal`, `vertical`, `offset`.
 
     Args:
         sums: Σ of P over the pairs of each offset, of each image.
@@ -94,9 +95,7 @@ def _looking_away(
     mass: Float[Tensor, "head offset"], counts: Float[Tensor, " offset"], grid: PatchGrid
 ) -> dict[str, Float[Tensor, "head offset"]]:
     """w(o) of the roles that look at other patches; which is the less of two is read from the mean over images."""
-    dy, dx = (
-        torch.as_tensor(d).flatten() for d in np.mgrid[1 - grid.height : grid.height, 1 - grid.width : grid.width]
-    )
+    dy, dx = (d.flatten() for d in _offsets(grid))
     row, column = dy == 0, dx == 0
     steps, radius = torch.maximum(dy.abs(), dx.abs()), near_radius(grid)
     ahead = row.double() - column.double()
@@ -106,7 +105,6 @@ def _looking_away(
         "horizontal": _lesser(mass, excess_weights(row, counts), ahead),
         "vertical": _lesser(mass, excess_weights(column, counts), -ahead),
         "offset": favourite_weights(mass, counts),
-        "direction": direction_weights(mass, dy / grid.height, dx / grid.width),
     }
 
 
@@ -115,17 +113,46 @@ def near_radius(grid: PatchGrid) -> int:
     return max(1, round(min(grid.height, grid.width) / NEAR_SHARE))
 
 
-def direction_weights(mass: Float[Tensor, "head offset"], dy: Tensor, dx: Tensor) -> Float[Tensor, "head offset"]:
-    """w(o) = ±dy or ±dx, over the mean distance Σ μ(o) |o|: axis and sign of a head's largest mean displacement.
+def direction_role(
+    sums: Float[Tensor, "image head dy dx"], squares: Float[Tensor, "image head"], grid: PatchGrid
+) -> RoleScore:
+    """`direction`: mean displacement up, down, left or right, whichever is the largest over images, / mean distance.
 
-    Displacements are shares of the sides: on a long grid, too, a head may look along the short side.
+    Displacements are in shares of the sides, so that on a long grid, too, a head may look along the short side. The
+    threshold is 4 standard deviations of the score where each query's attention is put on the patches in random order,
+    the same in all images: Σ_j P_ij d_ij then has the variance Σ_j (P_ij − 1/N)² · Σ_j (d_ij − d̄_i)² / (N − 1) in row
+    i, and the mean distance is that of uniform attention. (Permuted offsets would not do: a head that looks exactly one
+    patch up would look somewhere in every permutation.)
+
+    Args:
+        sums: Σ of P over the pairs of each offset, of each image.
+        squares: Σ P² over all pairs of patches.
+        grid: positions of the patches.
+
+    References:
+        Hoeffding 1951, A combinatorial central limit theorem.
     """
-    axes = torch.stack([dy, dx]).double()
-    moved = mass @ axes.T
+    patches, sides = grid.num_patches, torch.tensor([grid.height, grid.width]).double()
+    axes = torch.stack([d.flatten() for d in _offsets(grid)]).double() / sides[:, None]
+    mass = sums.double().cpu().flatten(2) / patches
+    moved = mass.mean(0) @ axes.T
     best = moved.abs().argmax(-1)
-    sign = moved.gather(1, best[:, None]).sign()
-    distance = (mass * torch.hypot(*axes)).sum(-1, keepdim=True)
-    return sign * axes[best] / torch.where(distance > 0, distance, torch.nan)
+    weights = moved.gather(1, best[:, None]).sign() * axes[best]
+    distance = torch.hypot(*axes)
+    scores = (mass * weights).sum(-1) / (mass.mean(0) @ distance)
+    if min(grid.height, grid.width) < NARROW:
+        scores = torch.full_like(scores, torch.nan)
+    uniform = torch.as_tensor(grid.offset_counts).double().flatten() / patches**2
+    spread = (sides.square() - 1) / (12 * sides.square())  # mean over patches of (d_ij − d̄_i)², the same in all rows
+    rows = (squares.mean(0) - 1).clamp(min=0) / patches / max(1, patches - 1)
+    deviation = (spread[best] * rows).sqrt() / (uniform @ distance)
+    return RoleScore(*over_images(scores), threshold=NULL_DEVIATIONS * deviation)
+
+
+def _offsets(grid: PatchGrid) -> tuple[Tensor, Tensor]:
+    """dy and dx, `dy dx`."""
+    dy, dx = np.mgrid[1 - grid.height : grid.height, 1 - grid.width : grid.width]
+    return torch.as_tensor(dy), torch.as_tensor(dx)
 
 
 def _lesser(mass: Float[Tensor, "head offset"], one: Tensor, other: Tensor) -> Float[Tensor, "head offset"]:
