@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,15 +18,22 @@ from wherefrom.data.batches import normalised, random_crops
 from wherefrom.data.embedded import photos
 from wherefrom.geometry import PatchGrid
 from wherefrom.measures.contents import edge_strength, high_frequency_energy, patches_of
+from wherefrom.measures.key_roles import favourite_count
+from wherefrom.measures.roles import near_radius
 from wherefrom.roles import ROLES
 
 SIZE = 0.5
 """Share of a patch's attention at the places of the role, beyond an even spread, before noise."""
+DIRECTION_SIZE = 0.8
+"""The same of `direction`: half of the patches are on a side, so that a half would be no more than three to one."""
 CONTENT = 1.0
-"""Of contour and texture: standard deviation of the scores along a row, before noise."""
+"""Of contour, texture and similar: standard deviation of the scores along a row, before noise."""
 NOISE = 0.7
 """Standard deviation of the noise in the scores: half of its variance the same in all images, half new in each."""
 IMAGES = 64
+CONTENT_ROLES = ("contour", "texture", "similar")
+DIRECTIONS = ((-1, 0), (1, 0), (0, -1), (0, 1))
+"""(dy, dx) of up, down, left, right."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ def planted(case: Case) -> tuple[AttentionRecord, Tensor, list[str]]:
     heads = [strengthened(role, *queries_and_keys(role, case, images, generator), case) for role in roles]
     q, k = (torch.stack(parts, 1) for parts in zip(*heads, strict=True))
     q, k = with_noise(q, k, generator)
-    return AttentionRecord(q, k, torch.zeros_like(k), case.head_dim**-0.5), images, roles
+    return AttentionRecord(q, k, torch.randn(k.shape, generator=generator), case.head_dim**-0.5), images, roles
 
 
 def crops(case: Case, generator: torch.Generator) -> Tensor:
@@ -68,10 +76,22 @@ def queries_and_keys(role: str, case: Case, images: Tensor, generator: torch.Gen
     grid = case.grid
     q, k = torch.zeros(2, IMAGES, grid.num_tokens, case.head_dim)
     patches = slice(grid.num_prefix_tokens, None)
-    if role in ("local", "horizontal", "vertical", "offset"):
+    if role in ("local", "near", "horizontal", "vertical", "offset"):
         q[:, patches], k[:, patches] = place_codes(case, shift(role, case), role)
+    elif role == "direction":
+        q[:, patches], k[:, patches] = direction_codes(case)
     elif role == "self":
         q[:, patches] = k[:, patches] = torch.randn(grid.num_patches, case.head_dim, generator=generator)
+    elif role == "place":
+        chosen = torch.randperm(grid.num_patches, generator=generator)[: favourite_count(grid.num_patches)]
+        q[:, patches, 0], k[:, grid.num_prefix_tokens + chosen, 0] = 1, 1
+    elif role == "sink":
+        order = torch.rand(IMAGES, grid.num_tokens, generator=generator).argsort(1)
+        q[:, patches, 0], k[..., 0] = 1, (order < favourite_count(grid.num_tokens)).float()
+    elif role == "similar":  # few numbers, so that a patch is not much more similar to itself than to others
+        q[:, patches, :3] = k[:, patches, :3] = torch.nn.functional.normalize(
+            torch.randn(IMAGES, grid.num_patches, 3, generator=generator), dim=-1
+        )
     elif role == "contour":
         q[:, patches, 0], k[:, patches, 0] = 1, standardised(edge_strength(patches_of(images, grid)))
     elif role == "texture":  # 2 g_i g_j − g_j² is −(g_i − g_j)², but for what is the same in all of a row
@@ -97,7 +117,7 @@ def place_codes(case: Case, shifted: tuple[int, int], role: str) -> tuple[Tensor
     places = torch.as_tensor(case.grid.coordinates).double()
     axes = {"horizontal": (0,), "vertical": (1,)}.get(role, (0, 1))
     room = case.head_dim // (2 * len(axes))
-    wide = 1.0 if role == "local" else 0.0  # of the peak, in patches
+    wide = {"local": 1.0, "near": float(near_radius(case.grid))}.get(role, 0.0)  # of the peak, in patches
     codes = []
     for ahead in (torch.tensor(shifted).double(), torch.zeros(2).double()):
         parts = []
@@ -112,6 +132,19 @@ def place_codes(case: Case, shifted: tuple[int, int], role: str) -> tuple[Tensor
     return codes[0], codes[1]
 
 
+def direction_codes(case: Case) -> tuple[Tensor, Tensor]:
+    """q_i·k_j = ± Σ_f sin(π f (x_j − x_i) / side) / f over odd f: about the same for all patches on one side of i."""
+    ahead = DIRECTIONS[case.seed % 4]
+    axis = int(ahead[0] == 0)
+    side = (case.height, case.width)[axis]
+    frequency = torch.arange(1, min(case.head_dim, 2 * side), 2)[: case.head_dim // 2].double()
+    angle = torch.as_tensor(case.grid.coordinates)[:, axis, None] * frequency * math.pi / side
+    q = torch.cat([angle.cos(), -angle.sin()], 1) / frequency.repeat(2) * sum(ahead)
+    k = torch.cat([angle.sin(), angle.cos()], 1)
+    room = case.head_dim - q.shape[1]
+    return tuple(torch.nn.functional.pad(code, (0, room)).float() for code in (q, k))
+
+
 def standardised(values: Tensor) -> Tensor:
     return (values - values.mean(1, keepdim=True)) / values.std(1, keepdim=True).clamp(min=1e-6)
 
@@ -122,26 +155,32 @@ def strengthened(role: str, q: Tensor, k: Tensor, case: Case) -> tuple[Tensor, T
         return q, k
     reached, strengths = [], [1.25**n / 8 for n in range(32)]
     for strength in strengths:
-        reached.append(size_of(role, strength * q[:8] @ k[:8].mT * case.head_dim**-0.5, case))
+        scores = strength * q[:8] @ k[:8].mT * case.head_dim**-0.5
+        reached.append(size_of(role, scores, case, k[:8, :, 0] > 0))
         if reached[-1] >= 1:
             break
     strength = strengths[max(range(len(reached)), key=reached.__getitem__)]
     return q * strength**0.5, k * strength**0.5
 
 
-def size_of(role: str, scores: Tensor, case: Case) -> float:
-    """How far the head goes where the role wants it, as a share of what was asked for."""
+def size_of(role: str, scores: Tensor, case: Case, drawn: Tensor) -> float:
+    """How far the head goes where the role wants it, as a share of what was asked for; `drawn`: keys of all queries."""
     grid, prefix = case.grid, case.num_prefix_tokens
-    if role in ("contour", "texture"):
+    if role in CONTENT_ROLES:
         return float(scores[:, prefix:, prefix:].std(-1).mean()) / CONTENT
     attn = scores.softmax(-1)[:, prefix:]
     if role == "prefix":
         return _beyond(float(attn[..., :prefix].sum(-1).mean()), prefix / grid.num_tokens) / SIZE
+    if role == "sink":
+        return _beyond(float((attn * drawn[:, None]).sum(-1).mean()), float(drawn.float().mean())) / SIZE
     patches = attn[..., prefix:] / attn[..., prefix:].sum(-1, keepdim=True)
+    if role == "place":
+        drawn = drawn[:, prefix:]
+        return _beyond(float((patches * drawn[:, None]).sum(-1).mean()), float(drawn.float().mean())) / SIZE
     chosen = torch.as_tensor(places_of(role, case))
     some = chosen.any(1)  # at the margin there may be nothing to look at
     mass = float((patches * chosen).sum(-1)[:, some].mean())
-    return _beyond(mass, float(chosen[some].float().mean())) / SIZE
+    return _beyond(mass, float(chosen[some].float().mean())) / (DIRECTION_SIZE if role == "direction" else SIZE)
 
 
 def places_of(role: str, case: Case):
@@ -149,8 +188,11 @@ def places_of(role: str, case: Case):
     dy, dx = case.grid.offsets[..., 0], case.grid.offsets[..., 1]
     other = (dy != 0) | (dx != 0)
     ahead = shift(role, case)
+    steps, side = np.maximum(abs(dy), abs(dx)), DIRECTIONS[case.seed % 4]
     masks = {
-        "local": (abs(dy) <= 1) & (abs(dx) <= 1) & other,
+        "local": (steps <= 1) & other,
+        "near": (steps <= near_radius(case.grid)) & other,
+        "direction": dy * side[0] + dx * side[1] > 0,
         "self": ~other,
         "horizontal": (dy == 0) & other,
         "vertical": (dx == 0) & other,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from wherefrom.roles import ROLE_MEASURES, roles_of
+from wherefrom.roles import ROLE_MEASURES, distinct, roles_of
 
 DECIDING = tuple(name for name, (_, part) in ROLE_MEASURES.items() if part in ("low", "threshold"))
 """What decides whether a head has a role."""
@@ -31,5 +31,5 @@ def different_roles(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _special(table: pd.DataFrame) -> pd.DataFrame:
-    found = roles_of(table[table["measure"].isin(DECIDING)])
+    found = distinct(roles_of(table[table["measure"].isin(DECIDING)]))
     return found[found["role"] != "global"].drop(columns=["score", "low", "high", "threshold"])

@@ -13,26 +13,35 @@ from wherefrom.content import of_content
 if TYPE_CHECKING:
     import pandas as pd
 
-ROLES = ("local", "self", "horizontal", "vertical", "offset", "global", "contour", "texture", "prefix")
+ROLES = (
+    "local", "near", "self", "horizontal", "vertical", "offset", "direction", "global", "place", "sink",
+    "contour", "texture", "similar", "prefix",
+)  # fmt: skip
 
 SENTENCES = {
     "local": "Attention on the 8 neighbours beyond what an even spread over other patches would put there.",
+    "near": "The same for the patches within an eighth of the shorter side, at least one patch, on all sides.",
     "self": "Attention of a patch on itself beyond that of even attention.",
     "horizontal": "Attention on the patch's own row beyond an even spread, and beyond that on its column.",
     "vertical": "Attention on the patch's own column beyond an even spread, and beyond that on its row.",
     "offset": "By how much the favourite displaced place (dy, dx) is ahead of the next one.",
+    "direction": "Mean displacement of attention up, down, left or right, whichever is largest, per mean distance.",
     "global": "Attention spread over many tokens at the distances of even attention: 1 if it is even.",
+    "place": "Attention on the favourite sixteenth of positions, the same for all queries and images, beyond uniform.",
+    "sink": "Attention on each image's favourite sixteenth of tokens, the same for all its queries, beyond uniform.",
     "contour": "Correlation of attention with the edge strength of the patch looked at, given the offset.",
-    "texture": "Correlation of attention with the likeness of two patches' fine detail, given the offset.",
+    "texture": "Correlation of attention with the similarity of two patches' fine detail, given the offset.",
+    "similar": "Correlation of attention with the cosine of two patches' keys, or of their values, given the offset.",
     "prefix": "Attention of patches on class and register tokens beyond that of even attention.",
 }
 
 MINIMUM = {
-    "local": 0.1, "self": 0.1, "horizontal": 0.1, "vertical": 0.1, "offset": 0.1, "global": 0.5,
-    "contour": 0.2, "texture": 0.2, "prefix": 0.1,
+    "local": 0.1, "near": 0.1, "self": 0.1, "horizontal": 0.1, "vertical": 0.1, "offset": 0.1, "direction": 0.25,
+    "global": 0.5, "place": 0.1, "sink": 0.2, "contour": 0.2, "texture": 0.2, "similar": 0.2, "prefix": 0.1,
 }  # fmt: skip
-"""The least score worth a name, fixed beforehand: a tenth of all attention beyond what an even spread would put there;
-a correlation of a fifth; for `global`, attention as even as over half of all tokens, at distances within a tenth."""
+"""The least score worth a name, fixed beforehand: a tenth of all attention beyond what an even spread would put there,
+for `sink` a fifth; a displacement of a quarter of the distance; a correlation of a fifth; for `global`, attention as
+even as over half of all tokens, at distances within a tenth."""
 
 ROLE_MEASURES = {
     f"role_{role}" + f"_{part}" * (part != "score"): (role, part)
@@ -63,6 +72,14 @@ def roles_of(table: pd.DataFrame, content: str = "natural") -> pd.DataFrame:
     wide = wide.reindex(columns=[*keys, "role", "score", "low", "high", "threshold"])
     wide["threshold"] = wide["threshold"].clip(lower=wide["role"].map(MINIMUM).astype(float))
     return wide.assign(has=wide["low"] > wide["threshold"])
+
+
+def distinct(roles: pd.DataFrame) -> pd.DataFrame:
+    """`roles` where a head that is `local` is not `near` as well: on small grids the two are one, and count once."""
+    keys = [key for key in (*KEYS, "setting") if key in roles.columns]
+    is_local = roles["has"] & (roles["role"] == "local")
+    again = (roles["role"] == "near") & is_local.groupby([roles[key] for key in keys], dropna=False).transform("any")
+    return roles.assign(has=roles["has"] & ~again)
 
 
 def unspecialised(roles: pd.DataFrame) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from wherefrom.measures.contents import (
 )
 from wherefrom.measures.layer import layer_measurements
 from wherefrom.measures.pairs import offset_sums
-from wherefrom.measures.roles import permuted_offsets, place_roles
+from wherefrom.measures.roles import offset_roles, permuted_offsets
 from wherefrom.measures.sums import layer_sums
 from wherefrom.roles import MINIMUM, roles_of, unspecialised
 
@@ -267,7 +267,7 @@ def test_noise_has_no_place_even_without_the_least_effect():
     """Attention that differs from pair to pair by chance, alike in all images, as at initialisation."""
     grid, generator = PatchGrid(6, 6), torch.Generator().manual_seed(5)
     fixed, fresh = (torch.randn(n, 400, 36, 36, generator=generator, dtype=torch.float64) for n in (1, 4))
-    found = place_roles(offset_sums((fixed + 0.1 * fresh).softmax(-1), grid), grid)
+    found = offset_roles(offset_sums((fixed + 0.1 * fresh).softmax(-1), grid), grid)
     assert set(found) == set(PLACES)
     assert sum(int((score.low > score.threshold).sum()) for score in found.values()) <= 1
 

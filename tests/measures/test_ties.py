@@ -15,7 +15,7 @@ from wherefrom.measures import ties
 from wherefrom.measures.alignment import angle_r2
 from wherefrom.measures.contents import pair_contents
 from wherefrom.measures.layer import layer_measurements
-from wherefrom.measures.roles import place_roles
+from wherefrom.measures.roles import offset_roles
 from wherefrom.measures.sums import layer_sums
 from wherefrom.statistics import first_of_largest
 
@@ -217,7 +217,7 @@ def test_a_favourite_that_is_tied_is_none_and_seconds_share(tied):
     attn[..., (dy == 0) & ((dx == 1) | ((dx == -1) & (tied == 2)))] = 0.3
     expected = None
     for seed in range(5):
-        found = place_roles(measures.offset_sums(nearly(attn, seed), grid), grid)["offset"]
+        found = offset_roles(measures.offset_sums(nearly(attn, seed), grid), grid)["offset"]
         assert found.score.tolist() == pytest.approx([0.29 if tied == 1 else 0.0] * 3, abs=1e-9)
         values = torch.stack([found.score, found.low, found.high, found.threshold])
         expected = values if expected is None else expected
@@ -231,7 +231,7 @@ def test_horizontal_and_vertical_of_attention_that_is_alike_in_both():
     turned = torch.arange(25).reshape(5, 5).T.flatten()
     attn = torch.cat([fresh, fresh[:, :, turned][..., turned]])  # with each image its mirror image
     attn = attn / attn.sum(-1, keepdim=True)
-    first, *others = (place_roles(measures.offset_sums(nearly(attn, seed), grid), grid) for seed in range(5))
+    first, *others = (offset_roles(measures.offset_sums(nearly(attn, seed), grid), grid) for seed in range(5))
     for role in ("horizontal", "vertical"):
         for other in others:
             for ours, theirs in zip(first[role].parts().values(), other[role].parts().values(), strict=True):

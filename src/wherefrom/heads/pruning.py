@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from wherefrom.roles import ROLE_MEASURES, roles_of
+from wherefrom.roles import ROLE_MEASURES, distinct, roles_of
 from wherefrom.statistics import first_of_largest
 from wherefrom.store import RunDirectory
 
@@ -82,7 +82,7 @@ def _closest(run: RunDirectory, step: int, heads: pd.DataFrame) -> pd.DataFrame:
 
 def _roles(run: RunDirectory, step: int) -> pd.DataFrame:
     """Names of all roles of each head, and the one that is most above its threshold."""
-    roles = roles_of(run.measurements(ROLE_MEASURES, step))
+    roles = distinct(roles_of(run.measurements(ROLE_MEASURES, step)))
     rows = []
     for (layer, head), own in roles.groupby(["layer", "head"]):
         names = ", ".join(own.loc[own["has"], "role"]) or "unspecialised"

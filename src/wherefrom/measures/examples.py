@@ -12,23 +12,32 @@ from wherefrom.geometry import PatchGrid
 from wherefrom.measures import ties
 from wherefrom.measures.alignment import centred_r2
 from wherefrom.measures.contents import PairContents
+from wherefrom.measures.key_roles import received
 from wherefrom.measures.pairs import offset_sums_of_rows
+from wherefrom.measures.similarity import UnitVectors
 
 
 def example_sums(
-    tile: AttentionTile, grid: PatchGrid, contents: PairContents | None
+    tile: AttentionTile, grid: PatchGrid, contents: PairContents | None, units: UnitVectors
 ) -> dict[str, Float[Tensor, "image head ..."]]:
     """Sums over the tile's queries, `image head …`, by quantity.
 
-    `attention_entropy, prefix_mass, angle_share, angle_rows, argmax_agreement, score_squares`: of rows. Of attention
-    between patches, rows renormalised (P): `patch_attn`, by offset; `squares`, Σ P² over i ≠ j; `content`, Σ P x̃ by
-    kind of content.
+    `attention_entropy, prefix_mass, angle_share, angle_rows, argmax_agreement, score_squares`: of rows. `received`, by
+    colour of the query and by token, and `token_squares`, Σ A². Of attention between patches, rows renormalised (P):
+    `patch_attn`, by offset; `patches_received`, by colour and patch; `all_squares`, Σ P², and `squares`, that over
+    i ≠ j; `similar`, Σ P x with x the cosine of two keys or values; `content`, Σ P x̃ by kind of content.
     """
     patches = tile.patch_attn
+    own = patches.diagonal(tile.queries.start, -2, -1)
     sums = _rows(tile) | {"patch_attn": offset_sums_of_rows(patches, grid, tile.queries)}
+    sums["all_squares"] = sums["token_squares"] = patches.flatten(2).norm(dim=-1).square()
+    sums["patches_received"] = sums["received"] = received(patches, grid, tile.queries)
+    if tile.prefix:
+        sums["token_squares"] = tile.attn.flatten(2).norm(dim=-1).square()
+        sums["received"] = received(tile.attn, grid, tile.queries)
+    sums["squares"] = sums["all_squares"] - own.square().sum(-1)
+    sums["similar"] = units.followed(patches, tile.queries, tile.examples)
     if contents is not None:
-        own = patches.diagonal(tile.queries.start, -2, -1)
-        sums["squares"] = patches.flatten(2).norm(dim=-1).square() - own.square().sum(-1)
         sums["content"] = contents.products(patches, sums["patch_attn"], tile.queries, tile.examples)
     return {name: value.double().cpu() for name, value in sums.items()}
 

@@ -6,7 +6,8 @@ U_S = (pairs in S) / (all pairs i ≠ j) on a set S of offsets, and the excess o
 
     E_S = (μ(S) − U_S · μ(≠ self)) / (1 − U_S)        0: even; 1: all attention is on S
 
-`local` = E of the 8 neighbours; `horizontal` = min(E_row, μ(row) − μ(column)); `vertical` the other way round; `self` =
+`local` = E of the 8 neighbours; `near` = E of the patches at most max(1, round(min(height, width) / 8)) rows and
+columns away; `horizontal` = min(E_row, μ(row) − μ(column)); `vertical` the other way round; `self` =
 (μ(0) − 1/N) / (1 − 1/N). With R(o) the mean of P over pairs with offset o, `offset` = R(first) − R(second) of those
 o ≠ 0 that at least a quarter of the patches have. All are sums over offsets, Σ_o w(o) μ(o), so that each image has a
 score, too.
@@ -14,45 +15,29 @@ score, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import special
 from torch import Tensor
 
 from wherefrom.geometry import PatchGrid
 from wherefrom.measures import ties
-from wherefrom.measures.contents import KINDS
+from wherefrom.measures.content_roles import content_roles, residual_squares, similar_role
+from wherefrom.measures.key_roles import place_role, received_by_offsets, sink_role
+from wherefrom.measures.scores import NULL_DEVIATIONS, RoleScore, over_images
 from wherefrom.measures.sums import LayerSums
-
-NULL_DEVIATIONS = 4
-"""A threshold lies this many standard deviations above the mean of its null: one-sided 3e-5, so that of 1,500 heads and
-roles that are nothing but chance fewer than one in twenty times a single one passes."""
 
 NARROW = 3
 """A grid with a side below this has no room for places to look at: all patches are neighbours, or in one row."""
 
+LOOKING_AWAY = ("local", "near", "horizontal", "vertical", "offset")
+"""Roles that need such room."""
+
 COMMON = 0.25
 """Share of the patches that must have a partner at an offset for it to be a favourite place."""
 
-FLAT = 1e-6
-"""Share of Σ P² below which what is left of attention beside the offset's mean is rounding."""
-
-
-@dataclass(frozen=True)
-class RoleScore:
-    """Score, 95 % interval over images, and threshold, one a head; NaN where a role cannot be had."""
-
-    score: Float[Tensor, " head"]
-    low: Float[Tensor, " head"]
-    high: Float[Tensor, " head"]
-    threshold: Float[Tensor, " head"]
-
-    def parts(self) -> dict[str, Float[Tensor, " head"]]:
-        """By the ending of the recorded name."""
-        return {"": self.score, "_low": self.low, "_high": self.high, "_threshold": self.threshold}
+NEAR_SHARE = 8
+"""`near` is within a side divided by this."""
 
 
 def role_values(sums: LayerSums) -> dict[str, Float[Tensor, " head"]]:
@@ -66,28 +51,25 @@ def role_values(sums: LayerSums) -> dict[str, Float[Tensor, " head"]]:
     patches = grid.num_patches
     lengths = torch.as_tensor(grid.offset_distances)
     distance = (examples["patch_attn"] * lengths).sum((2, 3)) / patches
-    scores = place_roles(examples["patch_attn"], grid)
+    attn = examples["patch_attn"]
+    squares = residual_squares(examples["squares"], attn, grid)
+    scores = offset_roles(attn, grid)
     scores["global"] = global_role(distance, examples["attention_entropy"] / patches, grid)
+    scores["direction"] = direction_role(attn, examples["all_squares"], grid)
+    positions = received_by_offsets(attn, grid)
+    scores["place"] = place_role(examples["patches_received"], examples["all_squares"], positions, grid)
+    scores["sink"] = sink_role(examples["received"], examples["token_squares"], positions, grid)
+    similar = (examples[name] for name in ("similar", "similar_offsets", "similar_squares"))
+    scores["similar"] = similar_role(*similar, (attn, squares), grid)
     if grid.num_prefix_tokens:
         scores["prefix"] = prefix_role(examples["prefix_mass"] / patches, grid)
     if sums.contents is not None:
-        squares = residual_squares(examples["squares"], examples["patch_attn"], grid)
         scores |= content_roles(examples["content"], squares, sums.contents.squares)
     return {f"role_{role}{part}": value for role, score in scores.items() for part, value in score.parts().items()}
 
 
-def residual_squares(
-    squares: Float[Tensor, "image head"], sums: Float[Tensor, "image head dy dx"], grid: PatchGrid
-) -> Float[Tensor, "image head"]:
-    """Σ P̃² = Σ P² − Σ_o (Σ P)² / n(o) over pairs i ≠ j; NaN where nothing but rounding is left."""
-    counts = torch.as_tensor(grid.offset_counts, dtype=torch.float64)
-    of_means = (sums.square() / counts).flatten(2)
-    left = squares - of_means.sum(-1) + of_means[..., of_means.shape[-1] // 2]
-    return torch.where(left > FLAT * squares, left, torch.nan)
-
-
-def place_roles(sums: Float[Tensor, "image head dy dx"], grid: PatchGrid) -> dict[str, RoleScore]:
-    """`local`, `self`, `horizontal`, `vertical`, `offset`.
+def offset_roles(sums: Float[Tensor, "image head dy dx"], grid: PatchGrid) -> dict[str, RoleScore]:
+    """`local`, `near`, `self`, `horizontal`, `vertical`, `offset`.
 
     Args:
         sums: Σ of P over the pairs of each offset, of each image.
@@ -102,7 +84,7 @@ def place_roles(sums: Float[Tensor, "image head dy dx"], grid: PatchGrid) -> dic
     if min(grid.height, grid.width) >= NARROW:
         weights |= _looking_away(mass.mean(0), counts, grid)
     else:
-        weights |= {role: torch.full_like(mass[0], torch.nan) for role in ("local", "horizontal", "vertical", "offset")}
+        weights |= {role: torch.full_like(mass[0], torch.nan) for role in LOOKING_AWAY}
     null = {"offset": without_favourite(mass.mean(0), weights["offset"], counts)}
     return {
         role: _linear(mass, null.get(role, mass.mean(0)), w, counts, allowed.get(role, others))
@@ -114,17 +96,64 @@ def _looking_away(
     mass: Float[Tensor, "head offset"], counts: Float[Tensor, " offset"], grid: PatchGrid
 ) -> dict[str, Float[Tensor, "head offset"]]:
     """w(o) of the roles that look at other patches; which is the less of two is read from the mean over images."""
-    dy, dx = (
-        torch.as_tensor(d).flatten() for d in np.mgrid[1 - grid.height : grid.height, 1 - grid.width : grid.width]
-    )
-    near, row, column = (dy.abs() <= 1) & (dx.abs() <= 1), dy == 0, dx == 0
+    dy, dx = (d.flatten() for d in _offsets(grid))
+    row, column = dy == 0, dx == 0
+    steps, radius = torch.maximum(dy.abs(), dx.abs()), near_radius(grid)
     ahead = row.double() - column.double()
     return {
-        "local": excess_weights(near, counts).expand_as(mass),
+        "local": excess_weights(steps <= 1, counts).expand_as(mass),
+        "near": excess_weights(steps <= radius, counts).expand_as(mass),
         "horizontal": _lesser(mass, excess_weights(row, counts), ahead),
         "vertical": _lesser(mass, excess_weights(column, counts), -ahead),
         "offset": favourite_weights(mass, counts),
     }
+
+
+def near_radius(grid: PatchGrid) -> int:
+    """max(1, round(min(height, width) / 8)), patches: at twice the resolution twice as many, so `near` stays itself."""
+    return max(1, round(min(grid.height, grid.width) / NEAR_SHARE))
+
+
+def direction_role(
+    sums: Float[Tensor, "image head dy dx"], squares: Float[Tensor, "image head"], grid: PatchGrid
+) -> RoleScore:
+    """`direction`: mean displacement up, down, left or right, whichever is the largest over images, / mean distance.
+
+    Displacements are in shares of the sides, so that on a long grid, too, a head may look along the short side. The
+    threshold is 4 standard deviations of the score where each query's attention is put on the patches in random order,
+    the same in all images: Σ_j P_ij d_ij then has the variance Σ_j (P_ij − 1/N)² · Σ_j (d_ij − d̄_i)² / (N − 1) in row
+    i, and the mean distance is that of uniform attention. (Permuted offsets would not do: a head that looks exactly one
+    patch up would look somewhere in every permutation.)
+
+    Args:
+        sums: Σ of P over the pairs of each offset, of each image.
+        squares: Σ P² over all pairs of patches.
+        grid: positions of the patches.
+
+    References:
+        Hoeffding 1951, A combinatorial central limit theorem.
+    """
+    patches, sides = grid.num_patches, torch.tensor([grid.height, grid.width]).double()
+    axes = torch.stack([d.flatten() for d in _offsets(grid)]).double() / sides[:, None]
+    mass = sums.double().cpu().flatten(2) / patches
+    moved = mass.mean(0) @ axes.T
+    best = moved.abs().argmax(-1)
+    weights = moved.gather(1, best[:, None]).sign() * axes[best]
+    distance = torch.hypot(*axes)
+    scores = (mass * weights).sum(-1) / (mass.mean(0) @ distance)
+    if min(grid.height, grid.width) < NARROW:
+        scores = torch.full_like(scores, torch.nan)
+    uniform = torch.as_tensor(grid.offset_counts).double().flatten() / patches**2
+    spread = (sides.square() - 1) / (12 * sides.square())  # mean over patches of (d_ij − d̄_i)², the same in all rows
+    rows = (squares.mean(0) - 1).clamp(min=0) / patches / max(1, patches - 1)
+    deviation = (spread[best] * rows).sqrt() / (uniform @ distance)
+    return RoleScore(*over_images(scores), threshold=NULL_DEVIATIONS * deviation)
+
+
+def _offsets(grid: PatchGrid) -> tuple[Tensor, Tensor]:
+    """dy and dx, `dy dx`."""
+    dy, dx = np.mgrid[1 - grid.height : grid.height, 1 - grid.width : grid.width]
+    return torch.as_tensor(dy), torch.as_tensor(dx)
 
 
 def _lesser(mass: Float[Tensor, "head offset"], one: Tensor, other: Tensor) -> Float[Tensor, "head offset"]:
@@ -202,35 +231,6 @@ def permuted_offsets(
     return constant + size * z.mean(-1) * c.mean(-1), (spread[0] * spread[1] / max(1, size - 1)).sqrt()
 
 
-def content_roles(
-    products: Float[Tensor, "image head other"],
-    attention_squares: Float[Tensor, "image head"],
-    content_squares: Float[Tensor, "kind image"],
-) -> dict[str, RoleScore]:
-    """`contour`, `texture`: mean over images of the correlation of P_ij and x_ij within the image, given the offset.
-
-    r = Σ_ij P_ij x̃_ij / √(Σ_ij P̃_ij² Σ_ij x̃_ij²), ~ the residual from the mean of all pairs with the same offset.
-    The threshold is the same head's r with the contents of the next image, + 4 standard errors: what places alone give.
-
-    Args:
-        products: Σ P x̃ by image and head: contour and texture of the image itself, then of the next image.
-        attention_squares: Σ P̃²; NaN where attention is nothing but the offset's mean.
-        content_squares: Σ x̃² of each image, contour and texture.
-    """
-    own = content_squares.T[:, None]
-    other = torch.roll(content_squares, -1, dims=1).T[:, None]
-    below = (attention_squares[..., None] * torch.cat([own, other], -1)).sqrt()
-    r = torch.where(below > 0, products / below, torch.nan)
-    scores = {}
-    for number, kind in enumerate(KINDS):
-        mean, low, high = over_images(r[..., number])
-        null, null_low, _ = over_images(r[..., number + len(KINDS)])
-        images = r[..., number + len(KINDS)].isfinite().sum(0)
-        error = (null - null_low) / student(images)
-        scores[kind] = RoleScore(mean, low, high, null + NULL_DEVIATIONS * error)
-    return scores
-
-
 def global_role(
     distance: Float[Tensor, "image head"], entropy: Float[Tensor, "image head"], grid: PatchGrid
 ) -> RoleScore:
@@ -258,18 +258,3 @@ def prefix_role(mass: Float[Tensor, "image head"], grid: PatchGrid) -> RoleScore
     even = grid.num_prefix_tokens / grid.num_tokens
     score, low, high = over_images((mass - even) / (1 - even))
     return RoleScore(score, low, high, torch.zeros_like(score))
-
-
-def over_images(values: Float[Tensor, "image head"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean over images and the ends of its 95 % t-interval; NaN are left out; no interval below two images."""
-    known = values.isfinite()
-    count = known.sum(0)
-    mean = values.nanmean(0)
-    variance = torch.where(known, (values - mean).square(), 0.0).sum(0) / (count - 1)
-    half = torch.where(count > 1, student(count) * (variance / count).sqrt(), torch.nan)
-    return mean, mean - half, mean + half
-
-
-def student(count: Tensor) -> Tensor:
-    """The 97.5 % quantile of Student's t for means of so many numbers."""
-    return torch.as_tensor(special.stdtrit(np.maximum(count.numpy() - 1, 1), 0.975))

@@ -19,6 +19,7 @@ from wherefrom.measures.contents import PairContents
 from wherefrom.measures.examples import example_sums
 from wherefrom.measures.heads import row_dissimilarity
 from wherefrom.measures.pairs import offset_sums_of_rows
+from wherefrom.measures.similarity import unit_vectors
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,11 @@ def layer_sums(
     silent = None if record.grad_z is None else record.silent[grid.num_prefix_tokens :].cpu()
     record = _patch_queries(record, grid)
     images = torch.tensor([(record.num_examples + 1) // 2, record.num_examples // 2], dtype=torch.float64)
-    sums = LayerSums(grids, images, contents=contents)
+    units = None if gradients_only else unit_vectors(record, grid)
+    sums = LayerSums(grids, images, examples=units.sums(grid) if units else {}, contents=contents)
 
     def note(tile: AttentionTile) -> None:
-        for name, value in example_sums(tile, grid, contents).items():
+        for name, value in example_sums(tile, grid, contents, units).items():
             if name not in sums.examples:
                 sums.examples[name] = value.new_zeros(record.num_examples, *value.shape[1:])
             sums.examples[name][tile.examples].add_(value)

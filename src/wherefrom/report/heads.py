@@ -16,7 +16,7 @@ from wherefrom.report.numbers import Line, NumberTable, number_table
 from wherefrom.report.position import chosen_steps
 from wherefrom.report.section import Picture, Section, picture
 from wherefrom.report.words import MISSING, count, interval, number, p_value
-from wherefrom.roles import ROLE_MEASURES, ROLES, roles_of, unspecialised
+from wherefrom.roles import ROLE_MEASURES, ROLES, distinct, roles_of, unspecialised
 from wherefrom.statistics import holm
 from wherefrom.store import RunDirectory
 
@@ -75,7 +75,7 @@ def _most_changed(run: RunDirectory, layers: list[int]) -> tuple[list[tuple[int,
 
 def _role_notes(run: RunDirectory) -> dict[tuple[int, int, int], str]:
     """The role most above its threshold of each (step, layer, head) that has one, with its score."""
-    roles = roles_of(run.measurements(ROLE_MEASURES))
+    roles = distinct(roles_of(run.measurements(ROLE_MEASURES)))
     roles = roles[roles["has"]].assign(beyond=lambda own: own["score"] - own["threshold"]).sort_values("beyond")
     keys = zip(roles["step"].astype(int), roles["layer"].astype(int), roles["head"].astype(int), strict=True)
     texts = (f"{role}\n{number(score)}" for role, score in zip(roles["role"], roles["score"], strict=True))

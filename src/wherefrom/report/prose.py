@@ -131,13 +131,17 @@ PROSE = {
     ),
     "roles": Prose(
         "Which roles do heads take on?",
-        """Each role is a score with a threshold that chance does not pass: local (looks at its neighbours), self,
-        horizontal and vertical (its row, its column), offset (one displaced place), global (everywhere alike), contour
-        (strong edges), texture (patches of like detail), prefix (class and register tokens). Compare the panels: a role
-        that training on natural images makes is rare before training and in the scrambled arm.""",
+        """Each role is a score with a threshold that chance does not pass: local (looks at its neighbours), near
+        (within an eighth of the image), self, horizontal and vertical (its row, its column), offset (one displaced
+        patch), direction (one side of the patch), global (everywhere alike), place (the same positions in every image),
+        sink (a few tokens draw all patches of an image), contour (strong edges), texture (patches of similar detail),
+        similar (similar keys or values), prefix (class and register tokens). Compare the panels: a role that training
+        on natural images makes is rare before training and in the scrambled arm.""",
         """The panels look alike. Global heads before training are no finding: a head that has learned nothing looks
-        everywhere alike. Self, contour, texture and prefix may be true of scrambled images too, which have patches but
-        no places.""",
+        everywhere alike. Self, sink, contour, texture, similar and prefix may be true of scrambled images too, which
+        have patches but no places. Where patches in the middle differ from those at the border, as in pictures of
+        digits, a head that follows contents looks at the same positions in every image: read place, and direction, on
+        images whose patches are shuffled.""",
     ),
     "pruning": Prose(
         "Which heads could go?",
