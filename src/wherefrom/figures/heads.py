@@ -223,8 +223,10 @@ def roles_by_layer(roles: pd.DataFrame, ax: Axes | None = None, *, title: str | 
     shares = roles.groupby(["run", "role", "layer"])["has"].mean().groupby(level=["role", "layer"]).mean()
     shares = 100 * shares.unstack("layer").reindex(names)
     ax = one_panel(ax, 0.9 + 0.45 * shares.shape[1], 3.4)
-    ax.imshow(shares.to_numpy(dtype=float), cmap="Blues", vmin=0, vmax=130, aspect="auto", interpolation="none")
-    for (row, column), share in np.ndenumerate(shares.to_numpy(dtype=float)):
+    cells = shares.to_numpy(dtype=float)
+    drawn = ax.imshow(cells, cmap="Blues", vmin=0, vmax=130, aspect="auto", interpolation="none")
+    drawn.set_gid(f"roles-{title or ''}".translate(str.maketrans(", \n", "---")))  # equal panels would share an id
+    for (row, column), share in np.ndenumerate(cells):
         ax.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=7.5, color=_on_blue(share))
     ax.set_xticks(range(shares.shape[1]), [str(layer) for layer in shares.columns])
     ax.set_yticks(range(len(names)), names)

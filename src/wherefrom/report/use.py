@@ -14,6 +14,9 @@ from wherefrom.report.section import Picture, Section, picture
 
 COMPARED = ("natural", "scrambled")
 USE = ("position_use", "position_use_accuracy")
+LOSSES_ALT = (
+    "Line charts, a colour for each arm: loss that shuffled patches add over training, accuracy that they cost."
+)
 ACCURACIES = ("accuracy", "position_use_accuracy")
 
 
@@ -46,7 +49,7 @@ def _losses(table: pd.DataFrame, names: dict[str, str]) -> list[Picture]:
     for ax, (draw, title) in zip(axes, drawn, strict=True):
         draw(table, ax, names=names, title=title, legend=False)
     legend_above(figure, axes)
-    return [picture(figure, "use", _losses_caption(names), "Loss added over training, and accuracy with and without.")]
+    return [picture(figure, "use", _losses_caption(names), LOSSES_ALT)]
 
 
 def _losses_caption(names: dict[str, str]) -> str:
