@@ -7,8 +7,9 @@ import torch.nn.functional as F
 import wherefrom as wf
 from wherefrom import measures
 from wherefrom.config import ModelConfig
+from wherefrom.measures.use import content_shuffled
 from wherefrom.models.vit import ViT, sincos
-from wherefrom.observe.probe import probe
+from wherefrom.observe.probe import PERMUTATION_SEED, probe
 
 
 def model(seed=0, **settings) -> ViT:
@@ -24,7 +25,7 @@ def batch(seed=0, size=8):
 def test_the_probe_records_what_the_measures_say():
     vit, (images, labels) = model(), batch()
     rows, arrays = probe(vit, images, labels, permutations=99)
-    table = {(r.measure, r.layer, r.head, r.relation, r.distance): r.value for r in rows}
+    table = {(r.measure, r.layer, r.head, r.relation, r.distance): r.value for r in rows if r.content != "shuffled"}
     records = wf.capture(vit, images, labels)
     pos = vit.pos_embed.detach()[0].double()
     distance = measures.attention_distance(records[1].attn(), vit.grid).mean(0)
@@ -36,6 +37,17 @@ def test_the_probe_records_what_the_measures_say():
     assert table["accuracy", None, None, None, None] == float((vit(images).argmax(1) == labels).float().mean())
     assert arrays["pressure_offset_map", 1].shape == (2, 5, 7)
     assert arrays["pos_layout"].shape == (12, 2)
+
+
+def test_the_offset_map_on_shuffled_contents_is_that_of_the_images_that_loops_shuffle():
+    vit, (images, labels) = model(), batch()
+    arrays = probe(vit, images, labels)[1]
+    shuffled = content_shuffled(images, vit.grid, torch.Generator().manual_seed(PERMUTATION_SEED))
+    for layer, record in enumerate(wf.capture(vit, shuffled)):
+        expected = measures.offset_map(record.attn().mean(0), vit.grid)
+        torch.testing.assert_close(torch.as_tensor(arrays["attn_offset_map_shuffled", layer]), expected.float())
+    names = {key[0] for key in arrays if isinstance(key, tuple)}
+    assert {name for name in names if name.endswith("shuffled")} == {"attn_offset_map_shuffled"}
 
 
 @pytest.mark.parametrize("pos_embed", ["sincos", "none"])

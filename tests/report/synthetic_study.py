@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from wherefrom.catalogue import Measurement
+from wherefrom.catalogue import MEASURES, Measurement
 from wherefrom.config import CUT, ModelConfig, RecordConfig, RunKey, TrainConfig
 from wherefrom.geometry import PatchGrid
 from wherefrom.store import RunDirectory, StudyDirectory
@@ -44,7 +45,8 @@ class Recipe:
         )
         record = RecordConfig(probe_every=self.probe_every, gradient_every=self.gradient_every)
         of_arm = {"cut": key.arm.removeprefix(CUT)} if key.arm.startswith(CUT) else {"arm": key.arm}
-        return TrainConfig(data=self.data, seed=key.seed, steps=self.steps, model=model, record=record, **of_arm)
+        config = TrainConfig(data=self.data, seed=key.seed, steps=self.steps, model=model, record=record, **of_arm)
+        return config.resolved()
 
     def run_keys(self) -> list[RunKey]:
         keys = []
@@ -92,6 +94,7 @@ class _Maker:
         self.noise = self.random.normal(size=(self.grid.num_patches, 16))
         self.lift = self.random.normal(size=(4, 16))
         self.learns_space = key.arm != "scrambled"
+        self.more = np.random.default_rng([1, len(key.arm), key.num_heads, key.seed, *key.setting.encode()])
 
     def steps(self) -> list[int]:
         return sorted({*self.gradient_steps(), *self.probe_steps()})
@@ -106,8 +109,8 @@ class _Maker:
     def progress(self, step: int) -> float:
         return 1 - np.exp(-4 * step / self.recipe.steps)
 
-    def noisy(self, value: float, spread: float = 0.05) -> float:
-        return float(value + spread * self.random.normal())
+    def noisy(self, value: float, spread: float = 0.05, random: np.random.Generator | None = None) -> float:
+        return float(value + spread * (random or self.random).normal())
 
     # ---- rows
 
@@ -117,6 +120,7 @@ class _Maker:
             rows += self.train_rows(step)
         if step in self.probe_steps():
             rows += self.probe_rows(step) + self.score_rows(step)
+            rows += [*self.use_rows(step), *self.content_rows(step)]
             rows += self.position_rows(step) if self.recipe.pos_embed != "none" else []
             rows += self.ledger_rows(step) if self.recipe.ledger and self.learns_space else []
         return rows
@@ -169,11 +173,66 @@ class _Maker:
                 rows.append(Measurement(measure, value, "probe", layer))
         return rows + self.role_rows(step) + (self.ablation_rows() if step == self.recipe.steps else [])
 
-    def role_rows(self, step: int) -> list[Measurement]:
+    def use_rows(self, step: int) -> Iterator[Measurement]:
+        """Positions come to be worth 1.5 nats and half of the accuracy, where there is space to be learned."""
+        used = self.progress(step) * (self.key.arm == "natural")
+        for split in ("probe", "test") if step in (0, self.recipe.steps) else ("probe",):
+            yield Measurement("position_use", 1.5 * used + 0.01 * self.more.normal(), split)
+            yield Measurement("position_use_accuracy", 0.5 * used, split)
+
+    def content_rows(self, step: int) -> Iterator[Measurement]:
+        """On shuffled contents half of everything is left."""
+        for content, left in (("natural", 1.0), ("shuffled", 0.5)):
+            rows = [*self.attention_rows(step, left), *self.term_rows(step, left), *self.divergence_rows(step, left)]
+            if content == "shuffled":
+                rows += [*self.role_rows(step, left), *self.stream_rows(step), *self.distance_rows(step, left)]
+                rows += [replace(row, value=row.value * left) for row in self.all_alignment_rows(step)]
+            yield from (replace(row, content=content) for row in rows if row.measure in MEASURES)
+
+    def attention_rows(self, step: int, left: float) -> Iterator[Measurement]:
+        """log(N · attention) = left × progress × `PULL`, to a hundredth."""
+        relations = [*RELATIONS, *["prefix"] * (self.recipe.pool == "class")]
+        for (layer, head), grid in ((pair, grid) for pair in self.heads() for grid in self.grids()):
+            for relation in relations:
+                pull = left * self.progress(step) * PULL.get(relation, 0.2) * self.sees_space(grid)
+                value = float(np.exp(pull + 0.01 * self.more.normal())) / self.grid.num_tokens
+                yield Measurement("attn", value, "probe", layer, head, relation=relation, grid=grid)
+
+    def term_rows(self, step: int, left: float) -> Iterator[Measurement]:
+        """Shares that add up to 1, the covariance below 0; parts of the mean scores, not to be had in layer 1."""
+        placed = left * self.progress(step) * self.learns_space
+        shares = (0.85 - 0.6 * placed, 0.05 + 0.2 * placed, 0.15, 0.02 + 0.4 * placed, -0.07)
+        terms = ("content_content", "content_position", "position_content", "position_position", "covariance")
+        for head in range(self.key.num_heads):
+            for term, share in zip(terms, shares, strict=True):
+                yield Measurement(f"logit_share_{term}", float(share), "probe", 0, head)
+        for (layer, head), part in ((pair, part) for pair in self.heads() for part in ("offset", "key", "pair")):
+            yield Measurement(f"positional_{part}_share", None if layer == 1 else 1 / 3, "probe", layer, head)
+
+    def divergence_rows(self, step: int, left: float) -> Iterator[Measurement]:
+        for layer in range(self.recipe.depth):
+            value = left * 0.4 * self.progress(step) * self.learns_space + 0.005 * self.more.normal()
+            yield Measurement("row_divergence", None if self.key.num_heads == 1 else float(value), "probe", layer)
+
+    def stream_rows(self, step: int) -> Iterator[Measurement]:
+        for layer in range(self.recipe.depth + 1):
+            value = 0.9 * self.progress(step) * self.learns_space / (1 + layer)
+            yield Measurement("position_in_stream", float(value), "probe", layer)
+
+    def distance_rows(self, step: int, left: float) -> Iterator[Measurement]:
+        for layer, head in self.heads():
+            nearer = 0.5 * left * self.progress(step) * (head / 4) * self.learns_space
+            yield Measurement("attention_distance", self.grid.mean_distance * (1 - nearer), "probe", layer, head)
+
+    def all_alignment_rows(self, step: int) -> list[Measurement]:
+        places = ((layer, head, grid) for layer, head in self.heads() for grid in self.grids())
+        return [row for place in places for row in self.alignment_rows(step, *place, random=self.more)]
+
+    def role_rows(self, step: int, left: float = 1.0) -> list[Measurement]:
         """Head 0 becomes local, where there is space to be learned; all are global before training."""
         rows = []
         for layer, head in self.heads():
-            local = 0.5 * self.progress(step) * self.learns_space * (head == 0)
+            local = 0.5 * left * self.progress(step) * self.learns_space * (head == 0)
             for role, score in (("local", local), ("global", 0.9 * (step == 0))):
                 values = {"": score, "_low": score - 0.05, "_high": score + 0.05, "_threshold": 0.1}
                 rows += [Measurement(f"role_{role}{part}", v, "probe", layer, head) for part, v in values.items()]
@@ -188,16 +247,18 @@ class _Maker:
             rows += [Measurement(f"ablation_loss_change{part}", v, "probe", layer, head) for part, v in values.items()]
         return rows
 
-    def alignment_rows(self, step: int, layer: int, head: int, grid: str) -> list[Measurement]:
+    def alignment_rows(self, step: int, layer: int, head: int, grid: str, random=None) -> list[Measurement]:
         place = {"split": "probe", "layer": layer, "head": head, "grid": grid}
         slope = 0.4 * self.progress(step) * self.sees_space(grid)
         furthest = int(self.grid.offset_bins.max())
         by_distance = [
-            Measurement("qk_alignment", self.noisy(0.1 + slope * (1 - 2 * d / furthest)), distance=d, **place)
+            Measurement(
+                "qk_alignment", self.noisy(0.1 + slope * (1 - 2 * d / furthest), random=random), distance=d, **place
+            )
             for d in range(furthest + 1)
         ]
         by_relation = [
-            Measurement("qk_alignment", self.noisy(0.1 + slope * PULL[name]), relation=name, **place)
+            Measurement("qk_alignment", self.noisy(0.1 + slope * PULL[name], random=random), relation=name, **place)
             for name in RELATIONS
         ]
         return by_distance + by_relation
@@ -271,6 +332,8 @@ class _Maker:
             arrays |= {"pos_arrangement": self.random.permutation(self.order)}
             arrays |= {"pos_arrangement_path": self.order} if step else {}
         arrays |= {("attn_offset_map", layer): self.offset_maps(step) for layer in range(self.recipe.depth)}
+        maps = self.offset_maps(step, self.more, 0.5)
+        arrays |= {("attn_offset_map_shuffled", layer): maps for layer in range(self.recipe.depth)}
         if step == self.recipe.steps:
             likeness = 0.3 + 0.7 * np.eye(self.key.num_heads)
             for layer in range(self.recipe.depth):
@@ -281,11 +344,11 @@ class _Maker:
             arrays |= {"patch_order": self.order}
         return arrays
 
-    def offset_maps(self, step: int) -> np.ndarray:
+    def offset_maps(self, step: int, random: np.random.Generator | None = None, left: float = 1.0) -> np.ndarray:
         """`head dy dx`: even, and head by head more and more local."""
         near = np.exp(-self.grid.offset_distances)
-        bump = self.progress(step) * self.learns_space * np.arange(self.key.num_heads)[:, None, None]
-        noise = 0.05 * self.random.random((self.key.num_heads, *near.shape))
+        bump = left * self.progress(step) * self.learns_space * np.arange(self.key.num_heads)[:, None, None]
+        noise = 0.05 * (random or self.random).random((self.key.num_heads, *near.shape))
         return (1 + bump * near + noise) / self.grid.num_tokens
 
     def example_images(self) -> np.ndarray:

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from wherefrom import process
+from wherefrom.catalogue import MEASURES
 from wherefrom.config import RunKey, StudyConfig
 from wherefrom.process import Helper
 from wherefrom.report import Drawing, Material, drawing, write_page, write_report
@@ -106,7 +107,7 @@ def test_ids_are_unique_and_links_lead_somewhere(page):
 
 def test_every_figure_says_what_it_shows_and_tables_have_headers(page):
     figures = [attrs for tag, attrs in page.tags if tag == "svg"]
-    assert len(figures) == 19
+    assert len(figures) == 23 + 2 * ("row_divergence" in MEASURES)
     assert all(attrs.get("role") == "img" and len(attrs.get("aria-label", "")) > 20 for attrs in figures)
     assert next(tag for tag, _ in page.tags if re.fullmatch(r"h\d", tag)) == "h1"
     assert sum(tag == "table" for tag, _ in page.tags) <= sum(attrs.get("scope") == "row" for _, attrs in page.tags)
@@ -255,9 +256,9 @@ def test_settings_that_differ_from_the_defaults_are_marked(page_text):
 
 def test_the_command_names_the_runs_and_what_is_not_the_default(page_text):
     command = re.sub(r"<.*?>", "", re.findall(r"<pre><code>(.*?)</code></pre>", page_text)[0])
-    runs = "--data photos --seeds 2 --heads 1 2 4 --head-seeds 2 --arms natural shuffled scrambled"
+    runs = "--data photos --seeds 2 --control-seeds 2 --heads 1 2 4 --head-seeds 2 --arms natural shuffled scrambled"
     assert command.startswith(f"wherefrom study {runs}")
-    assert {"--steps 40", "--model.width 48", "--model.depth 2"} <= set(re.findall(r"--\S+ \S+", command))
+    assert {"--steps 40", "--model.width 48", "--record.probe-every 20"} <= set(re.findall(r"--\S+ \S+", command))
     assert "batch-size" not in command
     assert "--no-ledger" in command  # none of its runs kept one
 

@@ -6,6 +6,7 @@ Functions of one panel take `ax`, functions of several take an empty `figure`; w
 """
 
 from wherefrom.figures.attention import alignment_by_distance, attention_distance
+from wherefrom.figures.contents import alignment_by_content, attention_by_content, positional_parts
 from wherefrom.figures.gradients import gradients_by_relation
 from wherefrom.figures.heads import (
     HeadMaps,
@@ -20,12 +21,16 @@ from wherefrom.figures.routes import cut_arms, force_over_steps, ledger_by_layer
 from wherefrom.figures.settings import over_setting, setting_sweep
 from wherefrom.figures.steps import accuracy_over_steps, falloff_over_steps, over_steps
 from wherefrom.figures.unscramble import recovery_over_steps, unscrambled
+from wherefrom.figures.use import accuracy_without_positions, logit_shares, position_use_over_steps
 
 __all__ = [
     "HeadMaps",
     "ablation_by_layer",
     "accuracy_over_steps",
+    "accuracy_without_positions",
+    "alignment_by_content",
     "alignment_by_distance",
+    "attention_by_content",
     "attention_distance",
     "copies_by_layer",
     "cut_arms",
@@ -38,8 +43,11 @@ __all__ = [
     "layout",
     "ledger_by_layer",
     "ledger_over_steps",
+    "logit_shares",
     "over_setting",
     "over_steps",
+    "position_use_over_steps",
+    "positional_parts",
     "recovery_over_steps",
     "roles_by_layer",
     "setting_sweep",

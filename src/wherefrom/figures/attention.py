@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -20,6 +22,7 @@ def attention_distance(
     mean_distance: float | None = None,
     ax: Axes | None = None,
     *,
+    content: str = "natural",
     title: str | None = None,
     legend: bool = True,
 ) -> Axes:
@@ -29,6 +32,7 @@ def attention_distance(
         table: measurements with `attention_distance`; each arm has its colour.
         mean_distance: `PatchGrid.mean_distance`, the value of uniform attention; drawn as a line.
         ax: where to draw; None makes a figure.
+        content: of the probe images, `natural` or `shuffled`.
         title: above the panel.
         legend: explain the dots in the panel.
 
@@ -38,7 +42,7 @@ def attention_distance(
     References:
         Dosovitskiy et al. 2020, Fig. 7 (right).
     """
-    rows = select(table, "attention_distance")
+    rows = select(table, "attention_distance", content)
     ax = one_panel(ax)
     arms = list(by_series(rows))
     slot = 0.8 / len(arms)  # each arm has its own place beside the layer's number
@@ -104,12 +108,14 @@ def alignment_by_distance(table: pd.DataFrame, figure: Figure | None = None) -> 
     return axes
 
 
-def _alignment_panel(ax: Axes, rows: pd.DataFrame, title: str) -> None:
+def _alignment_panel(ax: Axes, rows: pd.DataFrame, title: str, bands: Container[str] | None = None) -> None:
+    """`bands`: only these series have one; None is all."""
     for series, own in by_series(rows):
         first, last = (over_runs(part, ["distance"]) for part in first_and_last(own))
         ax.plot(first.index, first["mean"], color=series.colour, linewidth=1.1, linestyle=":")
         ax.plot(last.index, last["mean"], color=series.colour, linestyle=series.dashes, label=series.label)
-        ax.fill_between(last.index, last["low"], last["high"], color=series.colour, alpha=0.18, linewidth=0)
+        if bands is None or series.label in bands:
+            ax.fill_between(last.index, last["low"], last["high"], color=series.colour, alpha=0.18, linewidth=0)
     ax.plot([], [], color=FAINT, linewidth=1.1, linestyle=":", label="at the first step")
     ax.axhline(0, color=INK, linewidth=0.8)
     ax.set(title=title, xlabel="distance (patches)")

@@ -35,12 +35,24 @@ class HeadMaps:
         title: above its maps.
         maps: the offset map of attention by step, `dy dx`.
         notes: a word or two below each map, by step.
+        shuffled: its map at the last step on content-shuffled images; None draws none.
+        shuffled_note: below that.
     """
 
     title: str
     maps: Mapping[int, np.ndarray]
     notes: Mapping[int, str]
+    shuffled: np.ndarray | None = None
+    shuffled_note: str = ""
 
+    @property
+    def panels(self) -> list[tuple[str, np.ndarray, str]]:
+        """(title, map, note) of each of its maps."""
+        found = [(f"step {step}", one, self.notes.get(step, "")) for step, one in self.maps.items()]
+        return found if self.shuffled is None else [*found, (SHUFFLED, self.shuffled, self.shuffled_note)]
+
+
+SHUFFLED = "shuffled"
 
 HEADS_A_ROW = 3
 BLOCK, GAP, WORDS, BELOW, BAR = 2.78, 0.2, 0.8, 0.36, 0.62
@@ -60,7 +72,7 @@ def head_gallery(heads: Sequence[HeadMaps], figure: Figure | None = None) -> np.
         figure: an empty figure to draw in; None makes one.
 
     Returns:
-        The axes, `head step`.
+        The axes, `head step`; where heads have a map on content-shuffled images, it is the last of their row.
 
     Raises:
         ValueError: if there is no head, or heads have different steps.
@@ -68,13 +80,13 @@ def head_gallery(heads: Sequence[HeadMaps], figure: Figure | None = None) -> np.
     References:
         Walmer et al. 2023, Teaching Matters (aligned aggregated attention maps).
     """
-    steps = list(heads[0].maps) if heads else []
-    if not steps or any(list(head.maps) != steps for head in heads):
+    titles = [[title for title, *_ in head.panels] for head in heads]
+    if not heads or not heads[0].maps or any(own != titles[0] for own in titles):
         raise ValueError("expected heads with a map at the same steps each; found none, or different steps")
     figure = figure if figure is not None else new_figure()
-    ratios = [{step: against_even(one) for step, one in head.maps.items()} for head in heads]
-    limit = max(0.1, float(np.nanpercentile([np.abs(one) for own in ratios for one in own.values()], 99)))
-    places = _places(figure, len(heads), len(steps), np.shape(heads[0].maps[steps[0]]))
+    ratios = [[against_even(one) for _, one, _ in head.panels] for head in heads]
+    limit = max(0.1, float(np.nanpercentile(np.abs(ratios), 99)))
+    places = _places(figure, len(heads), len(titles[0]), ratios[0][0].shape)
     axes = [
         _head_block(figure, head, own, limit, place) for head, own, place in zip(heads, ratios, places, strict=True)
     ]
@@ -108,18 +120,18 @@ def against_even(offset_map: np.ndarray) -> np.ndarray:
 
 
 def _head_block(
-    figure: Figure, head: HeadMaps, ratios: Mapping[int, np.ndarray], limit: float, places: np.ndarray
+    figure: Figure, head: HeadMaps, ratios: Sequence[np.ndarray], limit: float, places: np.ndarray
 ) -> list[Axes]:
     axes = [figure.add_axes(tuple(place)) for place in places.tolist()]
-    for ax, (step, ratio) in zip(axes, ratios.items(), strict=True):
+    for ax, ratio, (title, _, words) in zip(axes, ratios, head.panels, strict=True):
         drawn = ax.imshow(ratio, cmap=COSINE_COLOURS, vmin=-limit, vmax=limit, interpolation="none", aspect="auto")
-        drawn.set_gid(f"{head.title}-{step}".replace(" ", "-").replace(",", ""))  # equal maps would share an id
+        drawn.set_gid(f"{head.title}-{title}".replace(" ", "-").replace(",", ""))  # equal maps would share an id
         ax.set_facecolor("#9a9a9a")
         ax.set(xticks=[], yticks=[])
         ax.grid(False)
         ax.spines[:].set(visible=True, color="#dddddd")
-        ax.set_title(f"step {step}", fontsize=7.5, loc="center", pad=2)
-        ax.set_xlabel(head.notes.get(step, ""), fontsize=7.5, labelpad=2)
+        ax.set_title(title, fontsize=7.5, loc="center", pad=2, style="italic" if title == SHUFFLED else "normal")
+        ax.set_xlabel(words, fontsize=7.5, labelpad=2)
     axes[0].text(0, 1, head.title, fontsize=9, transform=axes[0].transAxes + _above(figure), ha="left", va="bottom")
     return axes
 
@@ -151,6 +163,7 @@ def divergence_over_steps(
     measure: str = "head_divergence_attn",
     ax: Axes | None = None,
     *,
+    content: str = "natural",
     onsets: Mapping[int, Onset] | None = None,
     title: str | None = None,
     legend: bool = True,
@@ -159,8 +172,9 @@ def divergence_over_steps(
 
     Args:
         table: measurements of a study or of one run.
-        measure: `head_divergence_attn` or `head_divergence_pressure`.
+        measure: `row_divergence`, `head_divergence_attn` or `head_divergence_pressure`.
         ax: where to draw; None makes a figure.
+        content: of the probe images, `natural` or `shuffled`.
         onsets: `onset` of each natural run by seed, marked at the foot with its interval.
         title: above the panel.
         legend: name the arms in the panel.
@@ -168,7 +182,7 @@ def divergence_over_steps(
     Raises:
         ValueError: if the table has no such row.
     """
-    ax = over_steps(table, measure, one_panel(ax), title=title, legend=False)
+    ax = over_steps(table, measure, one_panel(ax), content=content, title=title, legend=False)
     ax.axhline(0, color=INK, linewidth=0.8, zorder=1)
     known = [one for one in (onsets or {}).values() if not np.isnan(one.step)]
     for place, one in enumerate(known):
@@ -176,6 +190,8 @@ def divergence_over_steps(
         label = "onset in a natural run, with its interval" if place == 0 else None
         ax.plot([one.low, one.high], [height] * 2, color=INK, linewidth=1.2, transform=ax.get_xaxis_transform())
         ax.plot(one.step, height, "^", color=INK, markersize=5, transform=ax.get_xaxis_transform(), label=label)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low - (0.03 * len(known) + 0.03 * bool(known)) * (high - low), high)  # onsets stand below the lines
     ax.set_ylabel(MEASURES[measure].unit)
     if legend:
         ax.legend()
@@ -207,8 +223,10 @@ def roles_by_layer(roles: pd.DataFrame, ax: Axes | None = None, *, title: str | 
     shares = roles.groupby(["run", "role", "layer"])["has"].mean().groupby(level=["role", "layer"]).mean()
     shares = 100 * shares.unstack("layer").reindex(names)
     ax = one_panel(ax, 0.9 + 0.45 * shares.shape[1], 3.4)
-    ax.imshow(shares.to_numpy(dtype=float), cmap="Blues", vmin=0, vmax=130, aspect="auto", interpolation="none")
-    for (row, column), share in np.ndenumerate(shares.to_numpy(dtype=float)):
+    cells = shares.to_numpy(dtype=float)
+    drawn = ax.imshow(cells, cmap="Blues", vmin=0, vmax=130, aspect="auto", interpolation="none")
+    drawn.set_gid(f"roles-{title or ''}".translate(str.maketrans(", \n", "---")))  # equal panels would share an id
+    for (row, column), share in np.ndenumerate(cells):
         ax.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=7.5, color=_on_blue(share))
     ax.set_xticks(range(shares.shape[1]), [str(layer) for layer in shares.columns])
     ax.set_yticks(range(len(names)), names)

@@ -16,6 +16,7 @@ def over_steps(
     ax: Axes | None = None,
     *,
     split: str | None = None,
+    content: str = "natural",
     title: str | None = None,
     legend: bool = True,
 ) -> Axes:
@@ -26,13 +27,14 @@ def over_steps(
         measure: a name of the catalogue.
         ax: where to draw; None makes a figure.
         split: only this split.
+        content: of the probe images, `natural` or `shuffled`.
         title: above the panel.
         legend: name the arms in the panel.
 
     Raises:
         ValueError: if the table has no such row.
     """
-    rows = select(table, measure, split=split)
+    rows = select(table, measure, content, split=split)
     ax = one_panel(ax)
     for series, own in by_series(rows):
         _lines(ax, own, series)

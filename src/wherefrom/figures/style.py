@@ -119,6 +119,22 @@ def legend_above(figure: Figure, axes) -> None:
         figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=min(len(entries), columns))
 
 
+def limit_to_lines(axes, beyond: float = 1.0) -> None:
+    """Show of y what lines that share it span, and `beyond` times as much on either side; wider bands are cut off.
+
+    With two seeds an interval is 25 times as wide as their distance: it would flatten all lines.
+    """
+    drawn = [np.ravel(line.get_ydata()) for ax in np.ravel(axes) for line in ax.lines]
+    values = np.concatenate([np.asarray(own, dtype=float) for own in drawn] or [np.zeros(0)])
+    values = values[np.isfinite(values)]
+    if len(values) == 0 or np.ptp(values) == 0:
+        return
+    room = beyond * np.ptp(values)
+    for ax in np.ravel(axes):
+        low, high = ax.get_ylim()
+        ax.set_ylim(max(low, values.min() - room), min(high, values.max() + room))
+
+
 @styled
 def note(ax: Axes, sentence: str) -> None:
     """A sentence in the middle of a panel that has nothing to show."""

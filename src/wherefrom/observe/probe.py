@@ -23,6 +23,7 @@ from wherefrom.observe.qk_matrix import qk_rows
 from wherefrom.observe.stream import position_in_stream_rows
 from wherefrom.observe.use import use_rows
 
+MAP, SHUFFLED_MAP = "attn_offset_map", "attn_offset_map_shuffled"
 PERMUTATION_SEED = 0
 """Of the permutations of the content-shuffled probe: every probe of a model is shown the same images."""
 
@@ -52,7 +53,8 @@ def probe(
     output = natural.run(model, images, labels)
     rows, arrays = natural.rows() + quality(output, labels, "probe"), natural.arrays
     if is_cut_by(images, backbone.grid):
-        rows += shuffled_contents(model, images, grids)
+        of_shuffled = shuffled_contents(model, images, grids)
+        rows, arrays = rows + of_shuffled[0], arrays | of_shuffled[1]
         rows += use_rows(model, [(images, labels)], "probe")
     rows += qk_rows(backbone)
     if backbone.pos_embed is not None:
@@ -62,14 +64,18 @@ def probe(
     return rows, arrays
 
 
-def shuffled_contents(model: nn.Module, images: Tensor, grids: Mapping[str, PatchGrid]) -> list[Measurement]:
-    """The probe with the patches of each image permuted anew: what is left is there because of positions."""
+def shuffled_contents(model: nn.Module, images: Tensor, grids: Mapping[str, PatchGrid]) -> Rows:
+    """The probe with the patches of each image permuted anew: what is left is there because of positions.
+
+    Of the arrays it keeps the offset map of attention alone, as ("attn_offset_map_shuffled", layer), `head dy dx`.
+    """
     grid = as_backbone(model).grid
     shuffled = content_shuffled(images, grid, torch.Generator().manual_seed(PERMUTATION_SEED))
     attention = ContentProbe("shuffled", grids)
     with position_in_stream_rows(model, grids.get("true", grid)) as of_stream:
         attention.run(model, shuffled, None)
-    return attention.rows() + of_stream
+    maps = {(SHUFFLED_MAP, layer): own for (name, layer), own in attention.arrays.items() if name == MAP}
+    return attention.rows() + of_stream, maps
 
 
 class ContentProbe:

@@ -11,12 +11,25 @@ from collections.abc import Callable
 from functools import partial
 
 from wherefrom.process import Helper
-from wherefrom.report import attention, gradients, heads, position, routes, settings, training, unscrambling
+from wherefrom.report import (
+    attention,
+    contents,
+    divergence,
+    gradients,
+    heads,
+    position,
+    routes,
+    settings,
+    training,
+    unscrambling,
+)
+from wherefrom.report import use as premise
 from wherefrom.report.material import Material
 from wherefrom.report.section import Section
 from wherefrom.store import StudyDirectory
 
 SECTIONS: tuple[Callable[[Material], Section], ...] = (
+    premise.use,
     training.images,
     position.tiles,
     position.layouts,
@@ -24,11 +37,12 @@ SECTIONS: tuple[Callable[[Material], Section], ...] = (
     unscrambling.put_together,
     routes.ledger,
     routes.cuts,
+    contents.contents,
     attention.distance,
     gradients.relations,
     attention.alignment,
     heads.gallery,
-    heads.divergence,
+    divergence.divergence,
     heads.roles,
     heads.pruning,
     settings.head_counts,

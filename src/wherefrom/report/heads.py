@@ -1,4 +1,4 @@
-"""Sections on heads: where each looks, when they come apart, which roles they have, which could go."""
+"""Sections on heads: where each looks, which roles they have, which could go."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from wherefrom import figures
+from wherefrom.figures import HeadMaps
+from wherefrom.figures.contents import contents_of
 from wherefrom.figures.style import legend_above, panels
-from wherefrom.heads import COPY, NEEDS, SMALL, Matching, head_table, need, onsets_by_seed, own_change
+from wherefrom.figures.use import CONTENT_TITLES
+from wherefrom.heads import COPY, NEEDS, SMALL, Matching, head_table, need, own_change
 from wherefrom.heads.maps import MAP, layers_of
-from wherefrom.onset import Onset
-from wherefrom.report.material import Material, by_arm, first_step, last_step
+from wherefrom.report.contents import both_contents
+from wherefrom.report.material import Material, first_step, last_step
 from wherefrom.report.numbers import Line, NumberTable, number_table
 from wherefrom.report.position import chosen_steps
 from wherefrom.report.section import Picture, Section, picture
@@ -23,10 +26,7 @@ from wherefrom.store import RunDirectory
 ALPHA = 0.05
 MOST_HEADS = 12
 MOST_ROWS = 16
-DIVERGENCES = {
-    "head_divergence_attn": ("in where they look", "nats"),
-    "head_divergence_pressure": ("in what their gradients ask for", "1 − correlation"),
-}
+SHUFFLED_MAP = f"{MAP}_shuffled"
 LOSSES = [f"ablation_loss_change{ending}" for ending in ("", "_low", "_high")]
 HELD_AGAINST = ("natural", "scrambled")
 
@@ -42,25 +42,37 @@ def gallery(material: Material) -> Section:
         missing = "No finished run of the natural arm has recorded where its heads look."
         return Section("head-maps", missing=material.nothing_finished or missing)
     chosen, total = _most_changed(run, layers)
-    steps = chosen_steps(run.array_steps(MAP))
-    notes = _role_notes(run)
-    heads = [
-        figures.HeadMaps(
-            f"layer {layer}, head {head}",
-            {step: run.array(MAP, step, layer)[head] for step in steps},
-            {step: notes.get((step, layer, head), "") for step in steps},
-        )
-        for layer, head in chosen
-    ]
+    heads = _head_maps(run, chosen)
+    steps = list(heads[0].maps)
     figure = Figure()
     figures.head_gallery(heads, figure)
     which = f"the {len(heads)} of {total} heads whose maps changed most" if total > len(heads) else "all heads"
     caption = (
         f"Attention by relative place, run {run.name}, {which}. The middle of a map is the patch itself; a cell to its "
         f"right is a patch that lies so many columns to the right. Below: the clearest role and its score, if any."
+        + f" “Shuffled”: step {steps[-1]} on images whose patches are shuffled."
+        * (heads[0].shuffled is not None)
     )
     alt = f"Small maps of {count(len(heads), 'head')} at {count(len(steps), 'step')}, red where a head looks more."
     return Section("head-maps", (picture(figure, "head-maps", caption, alt),), _matching_numbers(material))
+
+
+def _head_maps(run: RunDirectory, chosen: list[tuple[int, int]]) -> list[HeadMaps]:
+    """Maps of these heads at some steps, and at the last one on content-shuffled images where they were recorded."""
+    last = run.array_steps(MAP)[-1]
+    beside = last in run.array_steps(SHUFFLED_MAP)
+    steps = chosen_steps(run.array_steps(MAP), 3 if beside else 4)
+    notes, shuffled_notes = _role_notes(run), _role_notes(run, "shuffled")
+    return [
+        HeadMaps(
+            f"layer {layer}, head {head}",
+            {step: run.array(MAP, step, layer)[head] for step in steps},
+            {step: notes.get((step, layer, head), "") for step in steps},
+            run.array(SHUFFLED_MAP, last, layer)[head] if beside else None,
+            shuffled_notes.get((last, layer, head), ""),
+        )
+        for layer, head in chosen
+    ]
 
 
 def _most_changed(run: RunDirectory, layers: list[int]) -> tuple[list[tuple[int, int]], int]:
@@ -73,9 +85,9 @@ def _most_changed(run: RunDirectory, layers: list[int]) -> tuple[list[tuple[int,
     return sorted(sorted(change, key=change.__getitem__, reverse=True)[:MOST_HEADS]), len(change)
 
 
-def _role_notes(run: RunDirectory) -> dict[tuple[int, int, int], str]:
+def _role_notes(run: RunDirectory, content: str = "natural") -> dict[tuple[int, int, int], str]:
     """The role most above its threshold of each (step, layer, head) that has one, with its score."""
-    roles = distinct(roles_of(run.measurements(ROLE_MEASURES)))
+    roles = distinct(roles_of(run.measurements(ROLE_MEASURES), content))
     roles = roles[roles["has"]].assign(beyond=lambda own: own["score"] - own["threshold"]).sort_values("beyond")
     keys = zip(roles["step"].astype(int), roles["layer"].astype(int), roles["head"].astype(int), strict=True)
     texts = (f"{role}\n{number(score)}" for role, score in zip(roles["role"], roles["score"], strict=True))
@@ -127,85 +139,70 @@ def _matching_cells(one: Matching) -> tuple[str, ...]:
     return (*(number(1000 * value) for value in (one.matched, one.regrouped, one.chance)), p_value(one.p))
 
 
-# ---- when heads come apart
-
-
-def divergence(material: Material) -> Section:
-    """Divergence of attention and of gradients over steps, onsets marked."""
-    table = material.arms(list(DIVERGENCES), split="probe")
-    table = table[table["value"].notna() & table["arm"].isin(HELD_AGAINST)]
-    found = [measure for measure in DIVERGENCES if measure in set(table["measure"])]
-    if not found:
-        missing = "A layer with one head has no other head to differ from, or no divergence was recorded."
-        return Section("divergence", missing=material.nothing_finished or missing)
-    natural = table[table["arm"] == "natural"]
-    onsets = {measure: onsets_by_seed(natural[natural["measure"] == measure]) for measure in found}
-    figure = Figure()
-    axes = panels(1, len(found), 3.1, figure, width=9 if len(found) > 1 else 5, legend=True)[0]
-    for ax, measure in zip(axes, found, strict=True):
-        title = f"heads differ {DIVERGENCES[measure][0]}"
-        figures.divergence_over_steps(table, measure, ax, onsets=onsets[measure], title=title, legend=False)
-    legend_above(figure, axes)
-    caption = "Divergence of the heads of a layer, mean over layers. Triangles: onset in a natural run, 95 % interval."
-    alt = "Line charts over training steps, a thin line for each run, a thick one for the mean of each arm."
-    return Section("divergence", (picture(figure, "divergence", caption, alt),), _divergence_numbers(table, onsets))
-
-
-def _divergence_numbers(table: pd.DataFrame, onsets: dict[str, dict[int, Onset]]) -> NumberTable:
-    lines, notes = [], []
-    for measure, own in onsets.items():
-        rows, (what, unit) = table[table["measure"] == measure], DIVERGENCES[measure]
-        lines.append(Line(f"Heads differ {what}, before training", unit, by_arm(first_step(rows)), measure))
-        lines.append(Line("the same after training", unit, by_arm(last_step(rows)), measure))
-        sure = [one for one in own.values() if not np.isnan(one.step)]
-        when = ", ".join(f"step {one.step:.0f} [{one.low:.0f}, {one.high:.0f}]" for one in sure)
-        found = f": {when}" if sure else ""
-        notes.append(f"Heads began to differ {what} in {len(sure)} of {count(len(own), 'natural run')}{found}.")
-    return number_table(lines, *notes)
-
-
 # ---- which roles they have
 
 
 def roles(material: Material) -> Section:
-    """Share of heads with each role by layer: natural before and after training, scrambled after."""
-    table = material.arms(ROLE_MEASURES)
+    """Share of heads with each role by layer: natural before and after training, scrambled after; on both contents."""
+    table = both_contents(material, list(ROLE_MEASURES), split="probe")
     if table.empty:
         missing = "The roles of heads were not recorded in any finished run."
         return Section("roles", missing=material.nothing_finished or missing)
-    found = roles_of(table)
-    shown = {
+    shown = {content: _shown_roles(roles_of(table, content)) for content in contents_of(table)}
+    if not any(shown.values()):
+        return Section("roles", missing="No run of the natural or the scrambled arm has recorded roles of heads.")
+    caption = "Percent of the heads of a layer that have each role, mean over seeds. A head may have several."
+    alt = "Tables of percentages, a row for each role and a column for each layer, darker where more heads have it."
+    drawn = picture(_roles_figure(shown), "roles", caption, alt)
+    return Section("roles", (drawn,), _role_numbers(shown))
+
+
+def _shown_roles(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Rows of each panel by its title."""
+    return {
         f"{arm}, {when} training": own
         for arm in HELD_AGAINST
         for when, part in (("before", first_step(found)), ("after", last_step(found)))
         if len(own := part[part["arm"] == arm]) and (arm, when) != ("scrambled", "before")
     }
-    if not shown:
-        return Section("roles", missing="No run of the natural or the scrambled arm has recorded roles of heads.")
-    figure = Figure()
-    axes = panels(1, len(shown), 3.6, figure, width=min(9, 1.2 + 2.7 * len(shown)))[0]
-    for ax, (title, own) in zip(axes, shown.items(), strict=True):
-        figures.roles_by_layer(own, ax, title=title)
-        if ax is not axes[0]:
-            ax.tick_params(labelleft=False)
-    caption = "Percent of the heads of a layer that have each role, mean over seeds. A head may have several."
-    alt = "Tables of percentages, a row for each role and a column for each layer, darker where more heads have it."
-    return Section("roles", (picture(figure, "roles", caption, alt),), _role_numbers(shown))
 
 
-def _role_numbers(shown: dict[str, pd.DataFrame]) -> NumberTable:
+def _roles_figure(shown: dict[str, dict[str, pd.DataFrame]]) -> Figure:
+    """A row of panels for each content."""
+    figure, columns = Figure(), max(map(len, shown.values()))
+    axes = panels(len(shown), columns, 3.6, figure, width=min(9, 1.2 + 2.7 * columns))
+    for row, (content, own) in zip(axes, shown.items(), strict=True):
+        for ax, (title, rows) in zip(row, own.items(), strict=True):
+            figures.roles_by_layer(rows, ax, title=f"{title},\n{CONTENT_TITLES[content]}")
+            ax.tick_params(labelleft=ax is row[0])
+            ax.set_xlabel("layer" if content == list(shown)[-1] else "")
+    return figure
+
+
+def _role_numbers(shown: dict[str, dict[str, pd.DataFrame]]) -> NumberTable:
+    columns = dict(shown["natural"])
+    columns |= {
+        f"{title}, {CONTENT_TITLES['shuffled']}": own
+        for title, own in shown.get("shuffled", {}).items()
+        if "before" not in title
+    }
     special = {
         title: unspecialised(own).assign(value=lambda heads: 100.0 * ~heads["unspecialised"])
-        for title, own in shown.items()
+        for title, own in columns.items()
     }
-    lines = [Line("Heads with a role other than global", "%", special)]
-    for role in ROLES:
-        own = {title: rows[rows["role"] == role] for title, rows in shown.items()}
-        if any(rows["has"].any() for rows in own.values()):
-            lines.append(
-                Line(role, "%", {title: rows.assign(value=100.0 * rows["has"]) for title, rows in own.items()})
-            )
+    lines = [Line("Heads with a role other than global", "%", special), *_role_lines(columns)]
     return number_table(lines, "Shares of all heads of a run; the interval is over seeds.")
+
+
+def _role_lines(columns: dict[str, pd.DataFrame]) -> list[Line]:
+    """A line for each role that any head has."""
+    lines = []
+    for role in ROLES:
+        own = {title: rows[rows["role"] == role] for title, rows in columns.items()}
+        if any(rows["has"].any() for rows in own.values()):
+            shares = {title: rows.assign(value=100.0 * rows["has"]) for title, rows in own.items()}
+            lines.append(Line(role, "%", shares))
+    return lines
 
 
 # ---- which could go

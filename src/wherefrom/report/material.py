@@ -84,6 +84,13 @@ class Material:
         return {arm: lowest[arm] for arm in ARMS if arm in lowest}
 
     @cached_property
+    def other_data(self) -> dict[str, str]:
+        """By arm what it is trained on, where that is not the data of the study."""
+        usual = self.settings["train"].get("data")
+        data = {arm: run.config.get("data", usual) for arm, (_, run) in self.examples.items()}
+        return {arm: str(own) for arm, own in data.items() if own != usual}
+
+    @cached_property
     def grid(self) -> PatchGrid | None:
         """The grid that the models of the arms see; None where no finished run has noted it."""
         runs = (run for key, run in self.finished.items() if not key.setting)

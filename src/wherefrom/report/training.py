@@ -51,6 +51,7 @@ def curves(material: Material) -> Section:
         Line(f"Test {measure} at the end", units[measure], by_arm(last[last["measure"] == measure]))
         for measure in drawn
     ]
-    caption = "Test loss and test accuracy over training."
+    others = (f" The {arm} arm is trained on {data}." for arm, data in material.other_data.items())
+    caption = "Test loss and test accuracy over training." + "".join(others)
     alt = "Line charts over training steps of test loss and test accuracy, a colour for each arm."
     return Section("training", (picture(figure, "training", caption, alt),), number_table(lines))
