@@ -17,11 +17,12 @@ from wherefrom.measures.contents import (
     pair_contents,
     patches_of,
 )
+from wherefrom.measures.key_roles import favourites, offset_weights, received, received_by_offsets
 from wherefrom.measures.layer import layer_measurements
 from wherefrom.measures.pairs import offset_sums
 from wherefrom.measures.roles import offset_roles, permuted_offsets
 from wherefrom.measures.sums import layer_sums
-from wherefrom.roles import MINIMUM, roles_of, unspecialised
+from wherefrom.roles import MINIMUM, distinct, roles_of, unspecialised
 
 GRID = PatchGrid(5, 6, num_prefix_tokens=1)
 PLACES = ("local", "self", "horizontal", "vertical", "offset")
@@ -41,6 +42,14 @@ def planted(attn, grid=GRID) -> AttentionRecord:
     q = torch.eye(grid.num_tokens, dtype=torch.float64).expand(6, 1, -1, -1)
     k = attn.clamp(min=1e-30).log().mT[:, None]
     return AttentionRecord(q, k, torch.zeros(6, 1, grid.num_tokens, 1, dtype=torch.float64), 1.0)
+
+
+def random_record(grid=GRID, heads=2, seed=0, strength=2.0, images=6) -> AttentionRecord:
+    """Queries, keys and values without any structure, float64; values of another length than keys."""
+    generator = torch.Generator().manual_seed(seed)
+    q, k = torch.randn(2, images, heads, grid.num_tokens, 5, generator=generator, dtype=torch.float64)
+    v = torch.randn(images, heads, grid.num_tokens, 3, generator=generator, dtype=torch.float64)
+    return AttentionRecord(strength * q, k, v, 5**-0.5)
 
 
 def table(record, grid=GRID, images=None) -> pd.DataFrame:
@@ -82,7 +91,7 @@ def chosen_by(role: str, grid=GRID) -> np.ndarray:
 @pytest.mark.parametrize("grid", [GRID, PatchGrid(7, 4), PatchGrid(8, 8, 5)], ids=str)
 def test_a_planted_head_has_its_role_and_no_other(role, grid):
     found = roles(planted(on(chosen_by(role, grid), grid), grid), grid)
-    assert list(found.index[found["has"]]) == [role]
+    assert set(found.index[found["has"]]) == ({"local", "near"} if role == "local" else {role})
     if role != "offset":  # there the patches at the margin have no partner and look everywhere
         assert found.loc[role, "score"] == pytest.approx(1)
 
@@ -148,7 +157,7 @@ def test_transposing_the_grid_swaps_horizontal_and_vertical():
     here, there = roles(planted(attn, grid), grid), roles(planted(attn[:, order][:, :, order], turned), turned)
     names = {"horizontal": "vertical", "vertical": "horizontal"}
     columns = ["score", "low", "high", "threshold"]
-    for role in (*PLACES, "global"):
+    for role in (*PLACES, "near", "direction", "place", "sink", "global"):
         ours, theirs = here.loc[role, columns], there.loc[names.get(role, role), columns]
         assert ours.tolist() == pytest.approx(theirs.tolist()), role
 
@@ -179,7 +188,7 @@ def test_narrow_grids_give_nulls(grid):
     generator = torch.Generator().manual_seed(3)
     attn = torch.rand(6, grid.num_tokens, grid.num_tokens, generator=generator, dtype=torch.float64)
     found = roles(planted(attn / attn.sum(-1, keepdim=True), grid), grid, pixels(grid))
-    assert found.loc[["local", "horizontal", "vertical", "offset"], "score"].isna().all()
+    assert found.loc[["local", "near", "horizontal", "vertical", "offset", "direction"], "score"].isna().all()
     assert not found["has"].drop(["global", "self"]).any()
 
 
@@ -268,11 +277,304 @@ def test_noise_has_no_place_even_without_the_least_effect():
     grid, generator = PatchGrid(6, 6), torch.Generator().manual_seed(5)
     fixed, fresh = (torch.randn(n, 400, 36, 36, generator=generator, dtype=torch.float64) for n in (1, 4))
     found = offset_roles(offset_sums((fixed + 0.1 * fresh).softmax(-1), grid), grid)
-    assert set(found) == set(PLACES)
+    assert set(found) == {*PLACES, "near"}
     assert sum(int((score.low > score.threshold).sum()) for score in found.values()) <= 1
 
 
 def test_a_local_head_is_not_vertical_because_the_grid_is_wide():
     grid = PatchGrid(5, 14)
     found = roles(planted(on(chosen_by("local", grid), grid), grid), grid)
-    assert list(found.index[found["has"]]) == ["local"]
+    assert list(found.index[found["has"]]) == ["local", "near"]
+
+
+# ---- near: the same head at twice the resolution
+
+
+def upsampled(attn: torch.Tensor, grid: PatchGrid) -> torch.Tensor:
+    """Attention of the grid with twice the rows and columns: each patch becomes four, attention is shared by four."""
+    small = np.arange(4 * grid.num_patches)
+    small = small // (4 * grid.width) * grid.width + small % (2 * grid.width) // 2
+    return attn[..., small, :][..., small] / 4
+
+
+@pytest.mark.parametrize("side", [8, 14])
+def test_near_is_about_the_same_at_twice_the_resolution_and_local_is_not(side):
+    grid, fine = PatchGrid(side, side), PatchGrid(2 * side, 2 * side)
+    attn = (-((8 * torch.as_tensor(grid.distances) / side) ** 2) / 2).softmax(-1)  # an eighth of the side wide
+    here, there = (
+        offset_roles(offset_sums(pairs.expand(2, 1, -1, -1), places), places)
+        for pairs, places in ((attn, grid), (upsampled(attn, grid), fine))
+    )
+    near, local = ([float(roles[name].score[0]) for roles in (here, there)] for name in ("near", "local"))
+    assert near[1] == pytest.approx(near[0], rel=0.2)
+    assert min(near) > 0.5
+    assert local[1] < 0.5 * local[0]
+    assert (near[0] == local[0]) == (side == 8)  # there an eighth of the side is one patch
+
+
+@pytest.mark.parametrize("grid", [PatchGrid(12, 14), PatchGrid(20, 30)], ids=str)
+def test_near_by_loop(grid):
+    attn = random_record(grid, 1).attn()
+    radius = {12: 2, 20: 2}[grid.height]
+    scores = []
+    for image in attn[:, 0]:
+        mass, inside, others = 0.0, 0, 0
+        for i in range(grid.num_patches):
+            for j in range(grid.num_patches):
+                steps = max(abs(j // grid.width - i // grid.width), abs(j % grid.width - i % grid.width))
+                others += steps > 0
+                if 0 < steps <= radius:
+                    inside, mass = inside + 1, mass + float(image[i, j])
+        own = float(image.diagonal().sum()) / grid.num_patches
+        uniform = inside / others
+        scores.append((mass / grid.num_patches - uniform * (1 - own)) / (1 - uniform))
+    found = offset_roles(offset_sums(attn, grid), grid)["near"]
+    assert float(found.score) == pytest.approx(np.mean(scores), abs=1e-12)
+
+
+# ---- direction
+
+
+def looking(direction: tuple[int, int], grid=GRID) -> np.ndarray:
+    dy, dx = offsets(grid)
+    return dy * direction[0] + dx * direction[1] > 0
+
+
+@pytest.mark.parametrize("direction", [(-1, 0), (1, 0), (0, -1), (0, 1)])
+@pytest.mark.parametrize("grid", [PatchGrid(8, 8, 1), PatchGrid(14, 6)], ids=str)
+def test_a_head_that_looks_to_one_side_has_a_direction(direction, grid):
+    found = roles(planted(on(looking(direction, grid), grid), grid), grid)
+    assert found.loc["direction", "has"]
+    assert not found.loc[["local", "near", "self", "place", "sink"], "has"].any()
+    both = roles(
+        planted(on(looking(direction, grid) | looking((-direction[0], -direction[1]), grid), grid), grid), grid
+    )
+    assert both.loc["direction", "score"] == pytest.approx(0, abs=1e-9)
+
+
+def test_one_patch_up_is_a_direction():
+    """Permuted offsets would give such a head a direction in every permutation, and no head could have it."""
+    grid = PatchGrid(8, 8)
+    dy, dx = offsets(grid)
+    found = roles(planted(on((dy == -1) & (dx == 0), grid), grid), grid)
+    assert found.loc[["offset", "direction"], "has"].all()
+
+
+def test_direction_and_its_threshold_by_loop():
+    attn = random_record(GRID, 1).attn()[:, 0]
+    found = roles(random_record(GRID, 1))
+    moved, lengths, squares = np.zeros((6, 2)), np.zeros(6), []
+    for b, image in enumerate(attn.tolist()):
+        for i, j in itertools.product(range(30), repeat=2):
+            p = image[i + 1][j + 1] / sum(image[i + 1][1:]) / 30
+            d = (j // 6 - i // 6) / 5, (j % 6 - i % 6) / 6
+            moved[b] += p * np.array(d)
+            lengths[b] += p * math.hypot(*d)
+        squares.append(sum((image[i + 1][j + 1] / sum(image[i + 1][1:])) ** 2 for i in range(30) for j in range(30)))
+    axis = int(np.abs(moved.mean(0)).argmax())
+    score = abs(moved.mean(0)[axis]) / lengths.mean()
+    assert found.loc["direction", "score"] == pytest.approx(score, abs=1e-12)
+    positions = [(i // 6) / 5 if axis == 0 else (i % 6) / 6 for i in range(30)]
+    variance = (np.mean(squares) - 1) * 30 * np.var(positions) / 29 / 30**2
+    uniform = np.mean([math.hypot((j // 6 - i // 6) / 5, (j % 6 - i % 6) / 6) for i in range(30) for j in range(30)])
+    threshold = 4 * math.sqrt(variance) / uniform
+    assert found.loc["direction", "threshold"] == pytest.approx(max(threshold, MINIMUM["direction"]), abs=1e-12)
+
+
+# ---- place and sink
+
+
+def keys_for_all(chosen, grid=GRID) -> torch.Tensor:
+    """Half of all attention on the chosen tokens of each image, `image chosen`; the other half on all."""
+    weight = torch.full((len(chosen), grid.num_tokens, grid.num_tokens), 0.5 / grid.num_tokens, dtype=torch.float64)
+    for image, keys in enumerate(chosen):
+        weight[image, :, keys] += 0.5 / len(keys)
+    return weight
+
+
+def test_favourites_share_ties():
+    weights = favourites(torch.tensor([3.0, 1.0, 2.0, 2.0, 2.0]), 2)
+    assert weights.tolist() == pytest.approx([1, 0, 1 / 3, 1 / 3, 1 / 3])
+    assert favourites(torch.ones(4), 1).tolist() == [0.25] * 4
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 3])
+def test_the_same_positions_for_all_are_a_place_and_different_ones_are_a_sink(prefix):
+    grid = PatchGrid(8, 8, prefix)
+    tokens = torch.arange(prefix, grid.num_tokens)
+    same = roles(planted(keys_for_all([tokens[[5, 20, 40, 55]].tolist()] * 6, grid), grid), grid)
+    assert same.loc[["place", "sink"], "has"].all()
+    assert same.loc["place", "score"] == pytest.approx(0.5 / (0.5 + 0.5 * 64 / grid.num_tokens), abs=0.02)
+    generator = torch.Generator().manual_seed(6)
+    own = [(prefix + torch.randperm(64, generator=generator)[:4]).tolist() for _ in range(6)]
+    each = roles(planted(keys_for_all(own, grid), grid), grid)
+    assert each.loc["sink", "has"]
+    assert not each.loc["place", "has"]
+    assert each.loc["sink", "score"] == pytest.approx(0.5, abs=0.02)
+
+
+def test_prefix_tokens_may_be_a_sink_but_are_no_place():
+    grid = PatchGrid(8, 8, 2)
+    found = roles(planted(keys_for_all([[0, 1]] * 6, grid), grid), grid)
+    assert found.loc[["sink", "prefix"], "has"].all()
+    assert not found.loc["place", "has"]
+
+
+def test_a_head_whose_every_query_looks_at_a_patch_of_its_own_has_no_place():
+    """The same in all images, but not the same for all queries: some patches get more by chance, to nobody's favour."""
+    grid, generator = PatchGrid(8, 8), torch.Generator().manual_seed(7)
+    attn = torch.nn.functional.one_hot(torch.randint(64, (64,), generator=generator), 64).double()
+    found = roles(planted(0.9 * attn + 0.1 / 64, grid), grid)
+    assert not found.loc[["place", "sink"], "has"].any()
+    top = attn.sum(0).sort(descending=True).values[:4].sum() / 64
+    assert (top - 1 / 16) / (15 / 16) > MINIMUM["place"]  # so it would be, if all queries chose and all were measured
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+@pytest.mark.parametrize("tile", [150, 10**6])
+def test_place_and_sink_by_loop(prefix, tile, monkeypatch):
+    monkeypatch.setattr("wherefrom.attention.TILE_ELEMENTS", tile)
+    grid = PatchGrid(6, 7, prefix)
+    record = random_record(grid, 1)
+    found = roles(record, grid)
+    attn = record.attn()[:, 0, prefix:].numpy()
+    rows = attn[..., prefix:] / attn[..., prefix:].sum(-1, keepdims=True)
+    colour = [(i // 7 + i % 7) % 2 for i in range(42)]
+    sinks, places = [], []
+    for image in range(6):
+        sink = place = 0.0
+        for c in (0, 1):
+            measuring, choosing = ([i for i in range(42) if (colour[i] == c) == same] for same in (True, False))
+            liked = sum(attn[image][i] for i in choosing)
+            sink += sum(
+                attn[image][i][j] for i in measuring for j in sorted(range(42 + prefix), key=lambda j: -liked[j])[:3]
+            )
+            liked = sum(rows[b][i] for b in range(6) if b % 2 != image % 2 for i in choosing)
+            place += sum(rows[image][i][j] for i in measuring for j in sorted(range(42), key=lambda j: -liked[j])[:3])
+        sinks.append((sink / 42 - 3 / (42 + prefix)) / (1 - 3 / (42 + prefix)))
+        places.append((place / 42 - 3 / 42) / (1 - 3 / 42))
+    assert found.loc["sink", "score"] == pytest.approx(np.mean(sinks), abs=1e-12)
+    assert found.loc["place", "score"] == pytest.approx(np.mean(places), abs=1e-12)
+    half = 2.5706 * np.std(places, ddof=1) / math.sqrt(6)
+    assert found.loc["place", "high"] == pytest.approx(np.mean(places) + half, rel=1e-4)
+
+
+def test_threshold_of_favourites_is_that_of_keys_in_random_order():
+    """Uniform but for four keys of each query: 4 standard deviations of the mass on any 4 of 64 keys, drawn by hand."""
+    grid, rng = PatchGrid(8, 8), np.random.default_rng(0)
+    row = np.r_[np.full(4, 0.2), np.full(60, 0.2 / 60)]
+    attn = torch.as_tensor(np.stack([rng.permutation(row) for _ in range(64)]))
+    wide = table(planted(attn, grid), grid).set_index("measure")["value"]
+    drawn = [np.mean([rng.permutation(row)[:4].sum() for _ in range(64)]) for _ in range(2000)]
+    expected = 4 * np.std(drawn) / (1 - 4 / 64)
+    for role in ("place", "sink"):  # the border adds what an offset map of noise puts on its own favourites
+        assert wide[f"role_{role}_threshold"] == pytest.approx(expected, abs=0.25 * expected)
+
+
+def test_a_head_that_knows_offsets_alone_is_fitted():
+    grid = PatchGrid(5, 6)
+    scores = torch.randn(3, 9, 11, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    attn = scores.flatten(1)[:, torch.as_tensor(grid.offset_index)].softmax(-1)
+    weights = offset_weights(offset_sums(attn, grid), grid)
+    ratio = weights / scores.exp()
+    torch.testing.assert_close(ratio, ratio[:, :1, :1].expand_as(ratio), rtol=1e-4, atol=0)
+    got = received_by_offsets(offset_sums(attn, grid)[None], grid)
+    torch.testing.assert_close(got, received(attn, grid, slice(None)), rtol=1e-4, atol=0)
+
+
+def test_looking_far_is_no_place_though_corners_are_looked_at_by_all():
+    grid = PatchGrid(14, 14)
+    attn = (0.6 * torch.as_tensor(grid.distances)).softmax(-1)
+    found = roles(planted(attn, grid), grid)
+    assert found.loc[["place", "sink"], "score"].gt(0.2).all()
+    assert not found.loc[["place", "sink"], "has"].any()
+
+
+# ---- similar
+
+
+def by_similarity(x: torch.Tensor, grid=GRID) -> torch.Tensor:
+    """Attention of patches that follows x, `image patch patch`, uniform over tokens for prefixes."""
+    prefix, tokens = grid.num_prefix_tokens, grid.num_tokens
+    attn = torch.full((len(x), tokens, tokens), 1 / tokens, dtype=torch.float64)
+    attn[:, prefix:, prefix:] = (3 * x).softmax(-1) * grid.num_patches / tokens
+    return attn
+
+
+@pytest.mark.parametrize("tile", [40, 10**6])
+@pytest.mark.parametrize("grid", [GRID, PatchGrid(4, 3)], ids=str)
+def test_similar_by_loop(grid, tile, monkeypatch):
+    monkeypatch.setattr("wherefrom.attention.TILE_ELEMENTS", tile)
+    record, prefix, patches = random_record(grid, 2), grid.num_prefix_tokens, grid.num_patches
+    found = roles_of(table(record, grid)).set_index(["head", "role"])
+    attn = record.attn().numpy()
+    for head in (0, 1):
+        kinds = []
+        for vectors in (record.k, record.v):
+            r = {0: [], 1: []}
+            for image, ahead in itertools.product(range(6), (0, 1)):
+                u = vectors[(image + ahead) % 6, head].numpy()
+                pairs = {}
+                for i, j in itertools.product(range(patches), repeat=2):
+                    if i != j:
+                        row = attn[image, head, i + prefix]
+                        a, b = u[i + prefix], u[j + prefix]
+                        x = float(a @ b) / math.sqrt(float(a @ a) * float(b @ b))
+                        offset = j // grid.width - i // grid.width, j % grid.width - i % grid.width
+                        pairs.setdefault(offset, []).append((row[j + prefix] / row[prefix:].sum(), x))
+                left = np.concatenate([np.array(one) - np.mean(one, axis=0) for one in pairs.values()])
+                p, x = left.T
+                r[ahead].append((p @ x) / math.sqrt((p @ p) * (x @ x)))
+            kinds.append(r)
+        best = max(kinds, key=lambda r: np.mean(r[0]))
+        assert found.loc[(head, "similar"), "score"] == pytest.approx(np.mean(best[0]), abs=1e-12)
+        null = np.mean(best[1]) + 4 * np.std(best[1], ddof=1) / math.sqrt(6)
+        assert found.loc[(head, "similar"), "threshold"] == pytest.approx(max(null, MINIMUM["similar"]), abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["keys", "values"])
+def test_heads_that_look_at_what_is_similar_are_found_and_what_is_similar_in_other_images_is_not(kind):
+    generator = torch.Generator().manual_seed(9)
+    unit = torch.nn.functional.normalize(torch.randn(6, 31, 3, generator=generator, dtype=torch.float64), dim=-1)
+    noise = torch.randn(6, 1, 31, 8, generator=generator, dtype=torch.float64)
+    attn = by_similarity((unit @ unit.mT)[:, 1:, 1:])
+
+    def found(vectors):
+        both = {"keys": (vectors[:, None], noise), "values": (noise, vectors[:, None])}[kind]
+        q = torch.zeros_like(both[0])  # scores are the bias alone
+        return roles(AttentionRecord(q, *both, 1.0, bias=attn.log()[:, None])).loc["similar"]
+
+    assert found(unit)["has"]
+    assert found(unit)["score"] > 0.7
+    assert not found(unit.roll(3, 0))["has"]
+    assert abs(found(unit.roll(3, 0))["score"]) < 0.1
+
+
+def test_similar_in_position_alone_is_not_similar():
+    """Keys and values that are codes of positions: attention follows their cosines, and the offset explains it."""
+    grid = PatchGrid(6, 6)
+    angle = torch.as_tensor(grid.coordinates).double() * torch.pi / 6
+    codes = torch.cat([angle.cos(), angle.sin()], 1).expand(6, 1, -1, -1)
+    noise = 0.05 * torch.randn(6, 1, 36, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = roles(AttentionRecord(2 * codes, codes, codes + noise, 1.0), grid)
+    assert not found.loc["similar", "has"]
+
+
+def test_similar_is_blind_to_length_and_to_values_that_are_all_the_same():
+    record = random_record()
+    k = record.k * torch.rand(6, 2, 31, 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64).add(0.1)
+    attn = record.attn().log()  # the same attention, whatever is done to the keys
+    longer = AttentionRecord(record.q, k, 3 * record.v, record.scale, bias=attn - (record.q @ k.mT) * record.scale)
+    first, second = (roles_of(table(one)).query("role == 'similar'")["score"].to_numpy() for one in (record, longer))
+    assert first == pytest.approx(second, abs=1e-9)
+    flat = AttentionRecord(torch.zeros_like(record.q), torch.ones_like(k), torch.zeros_like(record.v), 1.0)
+    assert roles_of(table(flat)).query("role == 'similar'")["score"].isna().all()
+
+
+# ---- near and local count once
+
+
+def test_near_counts_once():
+    rows = [(0, "local", True), (0, "near", True), (1, "local", False), (1, "near", True)]
+    found = pd.DataFrame([{"layer": 0, "head": h, "role": role, "has": has} for h, role, has in rows])
+    assert distinct(found)["has"].tolist() == [True, False, False, True]
