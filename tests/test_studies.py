@@ -348,7 +348,7 @@ def test_a_whole_study_from_a_plain_script_and_once_more(tmp_path: Path):
     assert set(study.finished_runs()) == set(TINY.runs())
     verdicts = json.loads((study.path / "verdicts.json").read_text())
     assert [verdict["claim"] for verdict in verdicts] == sorted({verdict["claim"] for verdict in verdicts})
-    assert len(verdicts) == 7
+    assert len(verdicts) == 8
     assert all(set(verdict) >= CLAIM_KEYS for verdict in verdicts)
     assert {verdict["n"] for verdict in verdicts if verdict["n"]} <= {1, 2}
     assert "</html>" in (study.path / "report.html").read_text()
@@ -359,7 +359,7 @@ def test_a_whole_study_from_a_plain_script_and_once_more(tmp_path: Path):
     result = run_study(failing, study.path, jobs=5)
     assert list(result.failed) == ["natural-heads2-seed2"]
     assert "is a file" in result.failed["natural-heads2-seed2"]
-    assert len(result.verdicts) == 7
+    assert len(result.verdicts) == 8
     assert {key: contents(study.run(key).path) for key in before} == before
     assert len(study.finished_runs()) == len(before) + 1
 
@@ -411,7 +411,7 @@ def test_values_that_are_added_to_a_study_are_all_that_is_trained(tmp_path: Path
 def test_one_seed_is_trained_and_said_to_be_too_few(tmp_path: Path):
     result = run_study(replace(TINY, seeds=1, arms=("natural", "scrambled")), tmp_path, jobs=2)
     assert not result.failed
-    assert {verdict["verdict"] for verdict in result.verdicts} == {"not judged"}
+    assert {verdict["verdict"] for verdict in result.verdicts} == {"not judged", "by construction"}
     assert any("one seed" in verdict["sentence"] for verdict in result.verdicts)
     assert result.report().is_file()
 
