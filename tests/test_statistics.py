@@ -8,15 +8,13 @@ import pytest
 from scipy import stats
 
 from wherefrom.geometry import PatchGrid
+from wherefrom.power import effect_interval, power_t, seeds_needed
 from wherefrom.statistics import (
     binomial_interval,
-    effect_interval,
     holm,
     mantel,
     one_sample_t,
     paired_t,
-    power_t,
-    seeds_needed,
     t_interval,
     welch_t,
 )

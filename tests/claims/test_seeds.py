@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from wherefrom.claims.seeds import POWER, joint_power, seeds_for, seeds_range
-from wherefrom.statistics import binomial_interval, one_sample_t, power_t, seeds_needed, welch_t
+from wherefrom.power import power_t, seeds_needed
+from wherefrom.statistics import binomial_interval, one_sample_t, welch_t
 
 
 def simulated(mean, sd, n, difference, sd_other, n_other, alpha, studies=20_000):

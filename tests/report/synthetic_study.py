@@ -322,7 +322,8 @@ def example_verdicts() -> list[dict]:
     use = {"seeds": {"0": 1.8, "1": 2.0}, "control_seeds": {"0": 0.01}, "accuracy": {"natural": 0.89, "shuffled": 0.27}}
     return [
         {"claim": "C0", "verdict": "by construction", **whole, "p": None, "control": None,
-         "details": {"at the start": 0.41}, "sentence": "By construction: a score is the product of two lengths and the cosine of an angle."},
+         "details": {"at the start": 0.41},
+         "sentence": "By construction: a score is the product of two lengths and the cosine of an angle."},
         {"claim": "C1", "verdict": "supported", **whole,
          "details": {"layers": {"0": 0.1, "1": 0.02}, "p_adjusted": 0.0312},
          "sentence": "The gradient pulls neighbours together, in this model on these photographs."},
