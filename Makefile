@@ -32,8 +32,9 @@ format: environment ## formats the code and mends what can be mended by itself
 bench: environment ## prints the measured ratios as JSON lines
 	@.venv/bin/python benchmarks/run.py $(ARGS)
 
-calibrate: environment ## measures how often roles of heads are right, for docs/heads.md; some minutes
+calibrate: environment ## measures how often roles of heads and verdicts are right, for docs; some minutes
 	@.venv/bin/python benchmarks/calibrate.py $(ARGS)
+	@.venv/bin/python benchmarks/rule.py $(ARGS)
 
 clean: ## removes the environment and caches, never runs/
 	rm -f .venv/complete

@@ -21,6 +21,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from planted import CONTENT, DIRECTION_SIZE, NOISE, SIZE, Case, planted
+from tables import markdown, put, rate
 
 import wherefrom as wf
 from wherefrom.data import Batches, load
@@ -30,7 +31,6 @@ from wherefrom.measures.sums import layer_sums
 from wherefrom.models.vit import ViT
 from wherefrom.observe.probe import probe
 from wherefrom.roles import ROLES, roles_of
-from wherefrom.statistics import binomial_interval
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "heads.md"
 MARKS = "<!-- calibration -->", "<!-- end of calibration -->"
@@ -107,7 +107,7 @@ def main() -> None:
     print(text)
     print(f"{time.perf_counter() - start:.0f} seconds", file=sys.stderr)
     if not options.dry:
-        put(text)
+        put(DOCUMENT, MARKS, text)
 
 
 # ---- heads and the roles they are given
@@ -200,13 +200,6 @@ def null_tables(found: pd.DataFrame) -> dict[str, list[list[str]]]:
     return tables
 
 
-def rate(successes: int, trials: int) -> str:
-    if not trials:
-        return "–"
-    low, high = binomial_interval(successes, trials)
-    return f"{100 * successes / trials:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
-
-
 # ---- the text
 
 
@@ -235,17 +228,6 @@ def document(planted_rows: list[list[str]], null_rows: dict[str, list[list[str]]
     for data, (names, *rows) in null_rows.items():
         lines += [NULL_TEXT.format(data=data, steps=TRAINING["steps"]), *markdown(names, rows)]
     return "\n".join(lines)
-
-
-def markdown(titles: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (titles, ["---"] * len(titles), *rows)]
-
-
-def put(text: str) -> None:
-    """Between the two marks of the document."""
-    before, rest = DOCUMENT.read_text(encoding="utf-8").split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    DOCUMENT.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

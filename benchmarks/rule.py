@@ -14,17 +14,18 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from math import sqrt
+from functools import cache
+from math import inf, sqrt
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from calibrate import markdown, rate
+from tables import markdown, put, rate
 
 from wherefrom.claims import judge
 from wherefrom.claims.rule import ALPHA
-from wherefrom.claims.seeds import seeds_for
+from wherefrom.claims.seeds import LIMIT, seeds_for
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "rule.md"
 MARKS = "<!-- simulation -->", "<!-- end of simulation -->"
@@ -68,7 +69,7 @@ NOTHING = Scenario("nothing at all", {})
 PREMISE = Scenario("a map that is used, and nothing else", OPEN)
 TOWARD = Scenario("effects as claimed", OPEN | dict.fromkeys(ASKED, EFFECT))
 AGAINST = Scenario("effects the other way", OPEN | dict.fromkeys(ASKED, -EFFECT))
-ONE_LAYER = Scenario("an effect in one layer of three", OPEN | dict.fromkeys(LAYERED, 3 * EFFECT), one_layer=True)
+ONE_LAYER = Scenario("an effect in one layer of three", OPEN | dict.fromkeys(("C1", "C4"), EFFECT), one_layer=True)
 SCENARIOS = (NOTHING, PREMISE, TOWARD, AGAINST, ONE_LAYER)
 
 
@@ -156,7 +157,7 @@ class Maker:
         effect = scenario.effects.get(claim, 0.0) if arm == "natural" else 0.0
         mean = np.full(depth, effect)
         if scenario.one_layer and claim in LAYERED:
-            mean = np.eye(depth)[0] * depth * effect
+            mean = np.eye(depth)[0] * depth * effect  # the mean over layers has the effect asked for
         seeds = self.natural if arm == "natural" else self.control
         return NOISE * (mean + sign * sqrt(depth) * random.normal(size=(seeds, depth)))
 
@@ -183,13 +184,30 @@ def judged(task: Task) -> Counter:
     maker, random, found = Maker(task.natural, task.control), np.random.default_rng(task.seed), Counter()
     for _ in range(task.studies):
         table = maker.study(task.scenario, random, -1.0 if task.mirror else 1.0)
-        verdicts = {one.claim: one.verdict for one in judge(table, num_heads=HEADS, brief=True) if one.claim in TESTED}
+        judged_ones = judge(table, num_heads=HEADS, brief=True)
+        verdicts = {one.claim: one.verdict for one in judged_ones if one.claim in TESTED}
         decided = {claim: verdict for claim, verdict in verdicts.items() if verdict in ("supported", "contradicted")}
         found["studies"] += 1
         found["wrong"] += any(verdict != task.scenario.right(claim) for claim, verdict in decided.items())
         found["mixed"] += "mixed" in verdicts.values()
         found.update(f"found {claim}" for claim in decided)
+        for one in judged_ones:
+            if one.claim in CONTROLLED and one.verdict == "inconclusive":
+                found["open"] += 1
+                found["in range"] += holds(one.details["seeds_needed"], task)
     return found
+
+
+def holds(ends: list, task: Task) -> bool:
+    """Whether the range of seeds that is named holds the number that the true effect needs."""
+    low, high = (inf if end == f">{LIMIT}" else end for end in ends)
+    return low <= max(true_number(EFFECT, task.control / task.natural), task.natural + 1) <= high
+
+
+@cache
+def true_number(effect: float, ratio: float) -> float:
+    """Natural seeds that an effect needs where all claims count."""
+    return seeds_for(effect, 1.0, effect, 1.0, ratio, ALPHA / len(TESTED))
 
 
 def tasks(studies: int) -> list[Task]:
@@ -208,7 +226,7 @@ NAMED = ((1.0, 1.0), (1.5, 1.0), (2.0, 1.0), (3.0, 1.0), (1.5, 0.6), (2.0, 0.6))
 
 def named(effect: float, ratio: float) -> tuple[int, int]:
     """Natural and control seeds that are named for this effect where all claims count."""
-    natural = int(seeds_for(effect, 1.0, effect, 1.0, ratio, ALPHA / len(TESTED)))
+    natural = int(true_number(effect, ratio))
     return natural, max(2, round(natural * ratio))
 
 
@@ -258,6 +276,17 @@ def mixed_table(counts: dict[tuple, Counter]) -> list[list[str]]:
     return rows
 
 
+def range_table(counts: dict[tuple, Counter]) -> list[list[str]]:
+    """By size: of inconclusive verdicts where there is an effect, how many name a range that holds the true number."""
+    rows = []
+    for natural, control in SIZES:
+        found = counts[TOWARD.name, natural, control]
+        number = true_number(EFFECT, control / natural)
+        needed = f"more than {LIMIT}" if number == inf else f"{number:.0f}"
+        rows.append([str(natural), str(control), needed, str(found["open"]), rate(found["in range"], found["open"])])
+    return rows
+
+
 def named_table(found: list[Counter]) -> list[list[str]]:
     """By effect: the number of seeds named, and how often it was enough."""
     rows = []
@@ -288,6 +317,9 @@ def document(counts: dict[tuple, Counter], named_counts: list[Counter], studies:
         *markdown([*sizes, *names], mixed_table(counts)),
         "\n**The number of seeds that is named**: how often it was enough for an effect of that size:\n",
         *markdown(["effect", *sizes, "found"], named_table(named_counts)),
+        f"\n**The range that is named** by inconclusive verdicts where the effect is {EFFECT:g}: how often it holds "
+        "the number of natural seeds that the effect needs:\n",
+        *markdown([*sizes, "needs", "inconclusive", "the range holds it"], range_table(counts)),
     ])  # fmt: skip
 
 
@@ -318,9 +350,7 @@ def main() -> None:
     print(text)
     print(f"{time.perf_counter() - start:.0f} seconds", file=sys.stderr)
     if not options.dry:
-        before, rest = DOCUMENT.read_text(encoding="utf-8").split(MARKS[0])
-        after = rest.split(MARKS[1])[1]
-        DOCUMENT.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
+        put(DOCUMENT, MARKS, text)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,15 @@ import pytest
 from scipy import stats
 
 from wherefrom.geometry import PatchGrid
+from wherefrom.power import effect_interval, power_t, seeds_needed
 from wherefrom.statistics import (
     binomial_interval,
     holm,
     mantel,
     one_sample_t,
     paired_t,
-    power_t,
-    seeds_needed,
     t_interval,
+    welch_t,
 )
 
 
@@ -36,6 +36,69 @@ def test_paired_t_is_scipys_and_leaves_out_missing_pairs():
     assert with_gap == paired_t(a, b)
     with pytest.raises(ValueError, match="equal length"):
         paired_t(a, b[:3])
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (3, 8), (20, 3), (5, 5)])
+def test_welch_t_is_scipys(n, m):
+    rng = np.random.default_rng(n)
+    a, b = rng.normal(1.5, 2, n), rng.normal(0, 0.3, m)
+    ours, theirs = welch_t(a, b), stats.ttest_ind(a, b, equal_var=False)
+    interval = theirs.confidence_interval(0.95)
+    np.testing.assert_allclose([ours.p, ours.low, ours.high], [theirs.pvalue, *interval], rtol=1e-10)
+    np.testing.assert_allclose([ours.freedom, ours.mean / ours.error], [theirs.df, theirs.statistic], rtol=1e-10)
+    assert (ours.n, ours.n_other, ours.mean) == (n, m, pytest.approx(a.mean() - b.mean()))
+    turned = welch_t(b, a)
+    np.testing.assert_allclose([turned.p, -turned.high, -turned.low], [ours.p, ours.low, ours.high], rtol=1e-12)
+
+
+def test_welch_t_is_students_where_groups_are_of_one_size_and_spread():
+    a = np.array([-1.0, 0.0, 1.0, 2.0])
+    ours = welch_t(a + 3, a)
+    assert ours.freedom == pytest.approx(6)
+    assert ours.p == pytest.approx(stats.ttest_ind(a + 3, a).pvalue)
+    assert welch_t([*a + 3, np.nan], a[[3, 1, 0, 2]]) == ours  # no pairs, and what is missing is left out
+
+
+def test_welch_t_of_groups_without_spread():
+    constant = welch_t([1.0, 2.0, 4.0], [0.1] * 3)
+    assert constant.p == pytest.approx(stats.ttest_1samp([1.0, 2.0, 4.0], 0.1).pvalue)
+    assert constant.freedom == pytest.approx(2)
+    both = welch_t([1.0, 1.0], [0.1] * 3)
+    assert (both.mean, both.low, both.high) == (pytest.approx(0.9),) * 3
+    assert math.isnan(both.p)
+
+
+@pytest.mark.parametrize(("a", "b"), [([], [1.0, 2.0]), ([1.0], [1.0, 2.0]), ([1.0, 2.0], [math.nan, 3.0])])
+def test_welch_t_needs_two_numbers_in_each_group(a, b):
+    test = welch_t(a, b)
+    assert math.isnan(test.p)
+    assert math.isnan(test.low)
+    assert (test.n, test.n_other) == (np.isfinite(a).sum(), np.isfinite(b).sum())
+
+
+def test_welch_t_holds_its_level_where_spreads_differ():
+    rng = np.random.default_rng(7)
+    p = [welch_t(rng.normal(0, 1, 5), rng.normal(0, 3, 4)).p for _ in range(4000)]
+    low, high = binomial_interval(sum(one <= 0.05 for one in p), len(p), 0.999)
+    assert low <= 0.06
+    assert high >= 0.04
+
+
+@pytest.mark.parametrize(("t", "freedom"), [(2.5, 4), (-3.0, 7.3), (0.0, 19), (12.0, 2)])
+def test_effect_interval_inverts_the_non_central_t(t, freedom):
+    low, high = effect_interval(t, freedom)
+    np.testing.assert_allclose(stats.nct.cdf(t, freedom, [low, high]), [0.975, 0.025], atol=1e-4)
+    assert effect_interval(-t, freedom) == pytest.approx((-high, -low), abs=1e-5)
+    assert effect_interval(t, freedom, 0.5)[0] > low
+
+
+def test_effect_interval_holds_the_true_effect_as_often_as_it_says():
+    rng = np.random.default_rng(8)
+    tests = [one_sample_t(rng.normal(1.2, 1, 6)) for _ in range(600)]
+    intervals = [effect_interval(test.effect * math.sqrt(6), 5) for test in tests]
+    inside = sum(low <= 1.2 * math.sqrt(6) <= high for low, high in intervals)
+    ends = binomial_interval(inside, len(tests), 0.999)
+    assert ends[0] <= 0.95 <= ends[1]
 
 
 def test_wider_level_gives_wider_interval():

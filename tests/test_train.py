@@ -21,8 +21,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from wherefrom.claims import CLAIMS
-from wherefrom.claims.primary import case
+from wherefrom.claims.primary import PRIMARY, case
 from wherefrom.claims.readings import Readings
 from wherefrom.config import ModelConfig, RecordConfig, TrainConfig, to_dict
 from wherefrom.data import Batches, load
@@ -492,7 +491,7 @@ def refuse_far_statistics(run: RunDirectory, reference: RunDirectory) -> None:
     key = {"run": "run", "arm": config["arm"], "num_heads": config["model"]["num_heads"], "seed": config["seed"]}
     ours, theirs = (Readings(each.measurements().assign(**key), key["num_heads"]) for each in (run, reference))
     judged = 0
-    for claim in CLAIMS:
+    for claim in PRIMARY:
         found, expected = case(claim, ours), case(claim, theirs)
         assert found.reason == expected.reason
         np.testing.assert_allclose(found.values, expected.values, rtol=1e-4, atol=0, err_msg=claim)

@@ -78,6 +78,14 @@ def _size(value: float, ends) -> float:
     return max(abs(value), (ends[1] - ends[0]) / 2 if known else 0.0)
 
 
+def percent(share: float) -> str:
+    """
+    >>> percent(0.347), percent(-0.05)
+    ('35 %', '−5 %')
+    """
+    return _minus(f"{100 * share:.0f}") + " %"
+
+
 def change(growth: float, ends=None) -> tuple[str, str]:
     """exp(growth) − 1 in words: ("grew" or "fell", "by 38 % (30 to 47)"); above twice the start "2.4-fold".
 

@@ -27,7 +27,7 @@ def noisy(curve, sd, seeds=4, seed=0):
 def test_a_curve_that_falls_is_said_to_fall_and_where(planted_study):
     verdict = c5(planted_study(accuracy=noisy([0.6, 0.7, 0.8, 0.7], 0.004)))
     assert "up to a point: best at 4 heads, better than 8 (p" in verdict.sentence
-    assert re.search(r"accuracy falls from 4 to 8 heads \(-(9|10)\.\d\d? percentage points, p ", verdict.sentence)
+    assert re.search(r"accuracy falls from 4 to 8 heads \(−(9|10)\.\d\d? percentage points, p ", verdict.sentence)
 
 
 def test_a_curve_that_bends_is_said_to_bend_with_its_gains(planted_study):
@@ -116,7 +116,8 @@ def test_runs_with_a_setting_of_their_own_judge_nothing(planted_study, drawn):
 
 def test_a_fixed_position_embedding_is_no_map_that_formed(planted_study, drawn):
     table = planted_study(drawn(np.random.default_rng(1), 3.0), drawn(np.random.default_rng(2), 0.0))
-    table.loc[table["measure"] == "similarity_falloff", "value"] = 0.7
+    table.loc[table["measure"] == "near_minus_far", "value"] = 0.7
     verdicts = {verdict.claim: verdict for verdict in judge(table, num_heads=4)}
     assert verdicts["C3a"].verdict == verdicts["C3b"].verdict == "not judged"
     assert "position embeddings are fixed, not learned" in verdicts["C3a"].sentence
+    assert verdicts["C3a"].details["claims_counted"] == 4  # a table that cannot change is no claim's subject

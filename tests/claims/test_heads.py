@@ -5,7 +5,7 @@ import pytest
 
 from wherefrom.claims import judge
 
-from .conftest import block, draw, tidy
+from .conftest import LAST, block, draw, tidy
 
 STEPS = list(range(0, 240, 20))
 
@@ -25,8 +25,27 @@ def curves(measure, starts, arm="natural", size=1.0, noise=0.02, seed=0):
 
 
 def both(attention, gradients):
+    """Both divergences, and beside them heads that come to look at different positions, of a model that uses them."""
     names = ("head_divergence_attn", attention), ("head_divergence_pressure", gradients)
+    seeds = range(len(attention))
+    spread = 0.01 * np.random.default_rng(9).normal(size=(2, len(attention), 1, 1))
+    use = {arm: (arm == "natural") + spread[number] for number, arm in enumerate(("natural", "scrambled"))}
     return [
+        *(
+            block(
+                "row_divergence",
+                use[arm] * [[0], [1]],
+                [0, 220],
+                arm,
+                4,
+                seeds,
+                layer=[0, 1],
+                split="probe",
+                content="natural",
+            )
+            for arm in use
+        ),
+        *(block("position_use", use[arm][:, :, 0], [LAST], arm, 4, seeds, split="test") for arm in use),
         *(curves(name, starts) for name, starts in names),
         *(curves(name, starts, "scrambled", size=0.0) for name, starts in names),
     ]

@@ -2,18 +2,25 @@
 
 import itertools
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from wherefrom.claims import CLAIMS, Verdict, judge
-from wherefrom.claims.details import alignment_slope, onset_steps
+from wherefrom.claims.gradients import onset_steps
+from wherefrom.claims.links import alignment_slope
 from wherefrom.claims.primary import integrated
 from wherefrom.claims.readings import Readings
 
+from .conftest import CONTENTS
+
 KEYS = ["claim", "verdict", "statistic", "interval", "n", "p", "control", "sentence", "details"]
-LAYERED = ("C0", "C1", "C2", "C4")
+LAYERED = ("C1", "C2", "C4")
+CONTROLLED = ("C1", "C2", "C3a", "C3c", "C4")
+DEFINED = {"C0": "by construction", "C3b": "not judged"}
+"""Verdicts of every made study that has no ledger."""
 
 
 def by_claim(verdicts) -> dict[str, Verdict]:
@@ -32,10 +39,9 @@ def planted(planted_study, drawn):
 
 def test_planted_effects_are_supported(planted):
     verdicts = planted[-1]
-    assert list(verdicts) == list(CLAIMS) == ["C0", "C1", "C2", "C3a", "C3b", "C4", "C5"]
-    assert {claim: verdict.verdict for claim, verdict in verdicts.items()} == dict.fromkeys(CLAIMS, "supported") | {
-        "C3b": "not judged"
-    }
+    assert list(verdicts) == list(CLAIMS) == ["C0", "C1", "C2", "C3a", "C3b", "C3c", "C4", "C5"]
+    expected = dict.fromkeys(CLAIMS, "supported") | DEFINED
+    assert {claim: verdict.verdict for claim, verdict in verdicts.items()} == expected
 
 
 def test_statistics_are_those_planted(planted):
@@ -44,14 +50,23 @@ def test_statistics_are_those_planted(planted):
         verdict = verdicts[claim]
         assert verdict.statistic == pytest.approx(values.mean()), claim
         assert verdict.n == 5
-        if claim == "C0":
-            assert verdict.control is None
-        else:
-            assert verdict.control["name"] == "scrambled"
-            assert verdict.control["statistic"] == pytest.approx((values - scrambled[claim]).mean()), claim
+        assert verdict.control["name"] == "scrambled"
+        assert verdict.control["statistic"] == pytest.approx(values.mean() - scrambled[claim].mean()), claim
+        assert verdict.control["n"] == 5
     slopes = [np.polyfit([0, 1, 2, 3], row, 1)[0] for row in accuracy]
     assert verdicts["C5"].statistic == pytest.approx(np.mean(slopes))
     assert verdicts["C5"].n == 3
+    assert verdicts["C5"].control is verdicts["C0"].control is None
+
+
+def test_what_is_true_by_construction_is_shown_and_not_tested(planted):
+    verdict = planted[-1]["C0"]
+    assert (verdict.statistic, verdict.p, verdict.details["p"]) == (pytest.approx(0.97), None, None)
+    assert verdict.details["argmax_agreement"]["start"]["statistic"] == pytest.approx(0.5)
+    assert verdict.sentence.startswith("By construction: a score is |q| |k| cos θ / √d")
+    assert "97 % (95 % before training)" in verdict.sentence
+    assert "the smallest angle in 60 % (50 % before training) of rows" in verdict.sentence
+    assert planted[-1]["C3a"].details["claims_counted"] == 6  # without C0, and C3b has no ledger
 
 
 def test_verdicts_are_plain_json(planted):
@@ -63,39 +78,79 @@ def test_verdicts_are_plain_json(planted):
 
 
 def test_details_beside_the_verdicts(planted):
-    natural, scrambled, _, _, verdicts = planted
-    c1, c2, c3, c4, c5 = (verdicts[claim].details for claim in ("C1", "C2", "C3a", "C4", "C5"))
+    natural, _, _, _, verdicts = planted
+    c1, c2, c3, use, c4, c5 = (verdicts[claim].details for claim in ("C1", "C2", "C3a", "C3c", "C4", "C5"))
     # The gap is constant, and the sum over training is learning rate 0.5 · 20 steps of it.
     assert c1["advantage"]["initialisation"]["statistic"] == pytest.approx(natural["C1"].mean() / 10)
     assert c2["advantage"]["onset"]["statistic"] == pytest.approx(natural["C2"].mean() / 10)
-    assert c2["pressure"]["integrated"]["statistic"] == pytest.approx(natural["C2"].mean())
+    for name in ("advantage", "pressure"):
+        assert c2[name]["integrated"]["statistic"] == pytest.approx(natural["C2"].mean())
     assert c1["onset_step"] == dict.fromkeys(range(5), 10)
     assert c1["heads_toward"]["layers"][1] == pytest.approx((natural["C1"][:, 1] > 0).mean())
-    assert c1["attn"]["edge"]["against_uniform"]["start"] == pytest.approx(0.02 * 64)
-    growth = c1["attn"]["edge"]["relative_growth"]
-    assert growth["statistic"] == pytest.approx(1 + natural["C1"].mean() / 10)
-    assert growth["control"]["statistic"] == pytest.approx((natural["C1"] - scrambled["C1"]).mean() / 10)
+    assert c2["heads_toward"]["all"]["statistic"] == pytest.approx((natural["C2"] > 0).mean())
+    assert c1["attention"]["shuffled"]["against_uniform"]["start"] == pytest.approx(0.02 * 64)
     assert c2["qk_alignment_slope"]["statistic"] == pytest.approx(-0.1)
     assert c3["neighbour_recovery"]["chance"] == pytest.approx(0.1)
+    assert c3["similarity_falloff"]["change"]["statistic"] == pytest.approx(natural["C3a"].mean())
     assert c3["relabelling"]["natural"][0]["high"] == pytest.approx(0.05)
+    assert use["accuracy"]["natural"] - use["accuracy"]["shuffled"] == pytest.approx(0.4)
+    assert use["position_use_test"]["start"]["statistic"] == 0
     assert c4["head_divergence_pressure"]["statistic"] == pytest.approx(natural["C4"].mean())
+    assert c4["row_divergence"]["shuffled"]["statistic"] == pytest.approx(natural["C4"].mean() / 2)
     assert c5["best_count"] == 8
     assert c5["divergence_slope"]["statistic"] == pytest.approx(0.1)
     assert [layer["statistic"] for layer in c1["layers"]] == pytest.approx(natural["C1"].mean(axis=0))
 
 
+def test_natural_images_stand_beside_content_shuffled_ones(planted):
+    natural, scrambled, _, _, verdicts = planted
+    found, edge, far = verdicts["C1"].details, natural["C1"].mean(), -natural["C2"].mean()
+    for content, times in CONTENTS.items():
+        growth = found["log_attention_growth"][content]
+        assert growth["edge"]["statistic"] == pytest.approx(times * edge)
+        assert growth["between"]["statistic"] == pytest.approx(0, abs=1e-12)
+        assert growth["far"]["statistic"] == pytest.approx(times * far)
+        control = edge - scrambled["C1"].mean()
+        assert growth["edge"]["control"]["statistic"] == pytest.approx(times * control)
+        assert found["near_above_far"][content]["statistic"] == pytest.approx(times * (edge - far))
+        assert found["near_above_between"][content]["statistic"] == pytest.approx(times * edge)
+        assert found["qk_alignment"][content]["edge"]["statistic"] == pytest.approx(0.01 * times * edge)
+    assert verdicts["C2"].details["log_attention_growth"] == found["log_attention_growth"]
+
+
 def test_sentences_carry_number_interval_control_and_seeds(planted):
     verdicts = planted[-1]
-    sentence = verdicts["C1"].sentence
-    assert sentence.startswith("Supported for this model on these data: in 5 of 5 seeds the loss saved more")
     low, high = verdicts["C1"].interval
-    for part in (verdicts["C1"].statistic, low, high, verdicts["C1"].control["statistic"]):
-        assert f"{part:+#.3g}" in sentence
-    assert "preliminary" not in sentence
+    times = f"grew {np.exp(verdicts['C1'].statistic):.0f}-fold ({np.exp(low):.0f} to {np.exp(high):.0f})"
+    assert verdicts["C1"].sentence.startswith(
+        "Supported for this model on these data: where position alone can guide it"
+    )
+    assert f"attention on edge neighbours {times}, in 5 of 5 seeds" in verdicts["C1"].sentence
+    assert f"{np.exp(verdicts['C1'].control['statistic']):.1f} times as much as in models trained on scrambled" in (
+        verdicts["C1"].sentence
+    )
+    fell = 100 * (1 - np.exp(-verdicts["C2"].statistic))
+    assert f"attention on far patches fell by {fell:.0f} % (" in verdicts["C2"].sentence
+    for claim in CONTROLLED:
+        assert "preliminary" not in verdicts[claim].sentence
+        assert re.search(r"p (=|<) \.\d{3} after correction for 6 claims", verdicts[claim].sentence), claim
+        assert not re.search(r"\de[+-]\d", verdicts[claim].sentence), claim
+    assert "costs 3" in verdicts["C3c"].sentence
+    assert "accuracy .70 → .30" in verdicts["C3c"].sentence
+    assert "a neighbour's in 90 % (chance 10 %)" in verdicts["C3a"].sentence
     assert "(preliminary: 3 seeds)" in verdicts["C5"].sentence
-    assert "+5" in verdicts["C5"].sentence  # percentage points a doubling
+    assert re.search(r"gained 5\.\d\d \(4\.\d\d to 5\.\d\d\) percentage points", verdicts["C5"].sentence)
     assert "gradients" in verdicts["C4"].sentence
     assert "ledger" in verdicts["C3b"].sentence
+
+
+def test_small_numbers_are_written_as_people_read_them(planted_study, drawn):
+    rng = np.random.default_rng(20)
+    natural, scrambled = ({claim: 1e-6 * values for claim, values in drawn(rng, mean).items()} for mean in (9, 0))
+    verdicts = by_claim(judge(planted_study(natural, scrambled), num_heads=4))
+    assert re.search(r"costs [789]\.\d millionths of a nat \(\d", verdicts["C3c"].sentence)
+    assert re.search(r"grew by [789]\.\d millionths of a nat \(\d", verdicts["C4"].sentence)
+    assert not any(re.search(r"\de[+-]\d", verdict.sentence) for verdict in verdicts.values())
 
 
 def test_rows_in_any_order_give_the_same_verdicts(planted):
@@ -106,24 +161,46 @@ def test_rows_in_any_order_give_the_same_verdicts(planted):
         assert verdict.verdict == verdicts[claim].verdict
 
 
+def test_the_rule_alone_is_the_same_rule(planted):
+    table, verdicts = planted[3:]
+    for claim, verdict in by_claim(judge(table, num_heads=4, brief=True)).items():
+        full, brief = verdicts[claim].to_dict(), verdict.to_dict()
+        assert brief.pop("sentence") == ""
+        own = brief.pop("details")
+        assert brief == {key: full[key] for key in brief}
+        assert own == {key: full["details"][key] for key in own}
+
+
 def test_reversed_effects_are_contradicted(planted_study, drawn):
     rng = np.random.default_rng(1)
     accuracy = 0.9 - 0.05 * np.arange(4) + 0.004 * rng.normal(size=(3, 4))
-    verdicts = by_claim(judge(planted_study(drawn(rng, -3.0), drawn(rng, 0.0), accuracy), num_heads=4))
+    natural = drawn(rng, -3.0)
+    natural["C3c"] = -natural["C3c"]  # of a model that uses its positions all the rest is judged
+    verdicts = by_claim(judge(planted_study(natural, drawn(rng, 0.0), accuracy), num_heads=4))
     for claim in (*LAYERED, "C3a", "C5"):
         assert verdicts[claim].verdict == "contradicted", claim
         assert verdicts[claim].sentence.startswith("Contradicted")
-    assert "5 of 5 seeds the loss saved less by attending to edge" in verdicts["C1"].sentence
+    assert re.search(
+        r"attention on edge neighbours fell by \d\d % \(\d\d to \d\d\), in 5 of 5 seeds", verdicts["C1"].sentence
+    )
     assert "up to a point" not in verdicts["C5"].sentence  # a single head is best: there was no rise before the point
+    again = by_claim(judge(planted_study(drawn(np.random.default_rng(1), -3.0), drawn(rng, 0.0)), num_heads=4))
+    assert again["C3c"].verdict == "contradicted"
 
 
 def test_nothing_planted_is_inconclusive_and_says_how_many_seeds(planted_study, drawn):
     rng = np.random.default_rng(2)
-    verdicts = by_claim(judge(planted_study(drawn(rng, 0.0), drawn(rng, 0.0)), num_heads=4))
+    natural = drawn(rng, 0.0)
+    natural["C3c"] += 9.0
+    verdicts = by_claim(judge(planted_study(natural, drawn(rng, 0.0)), num_heads=4))
     for claim in (*LAYERED, "C3a"):
         assert verdicts[claim].verdict == "inconclusive", claim
         assert "settle it" in verdicts[claim].sentence
-        assert verdicts[claim].details["seeds_needed"] in {">50", *range(6, 51)}
+        low, high = verdicts[claim].details["seeds_needed"]
+        assert low in {">50", *range(6, 51)}
+        assert high in {">50", *range(6, 51)}
+        assert f"between {low} and " in verdicts[claim].sentence or low == ">50" or low == high
+    assert verdicts["C3c"].details["seeds_needed"] is None
     assert verdicts["C5"].verdict == "not judged"
 
 
@@ -133,9 +210,19 @@ def test_layers_decided_each_way_are_mixed(planted_study, drawn):
     verdicts = by_claim(judge(planted_study(natural, drawn(rng, 0.0, sd=0.5)), num_heads=4))
     for claim in LAYERED:
         assert verdicts[claim].verdict == "mixed", claim
-        assert "in layer 0 " in verdicts[claim].sentence
-        assert "but in layer 2 the opposite, and layer 1 could go either way" in verdicts[claim].sentence
+        assert re.search(
+            r" in layer 0 but [a-z ]+ in layer 2, and layer 1 could go either way", verdicts[claim].sentence
+        )
+    assert "attention on far patches fell in layer 0 but grew in layer 2" in verdicts["C2"].sentence
     assert verdicts["C3a"].verdict != "mixed"  # a position embedding has no layers
+
+
+def test_a_layer_with_a_small_effect_the_other_way_is_an_exception(planted_study, drawn):
+    rng = np.random.default_rng(3)
+    natural = drawn(rng, np.array([30.0, 30.0, -4.0]), sd=0.5)
+    verdict = by_claim(judge(planted_study(natural, drawn(rng, 0.0, sd=0.5)), num_heads=4))["C1"]
+    assert verdict.verdict == "supported"
+    assert "seeds, except in layer 2, where attention on edge neighbours fell;" in verdict.sentence
 
 
 def test_up_to_a_point(planted_study):
@@ -164,16 +251,21 @@ def test_head_sweep_uses_seeds_that_have_every_count(planted_study):
 def test_few_and_missing_runs(planted_study, drawn):
     rng = np.random.default_rng(6)
     one = by_claim(judge(planted_study(drawn(rng, 3, seeds=1), drawn(rng, 0, seeds=1)), num_heads=4))
-    assert {verdict.verdict for verdict in one.values()} == {"not judged"}
+    assert {verdict.verdict for verdict in one.values()} == {"not judged", "by construction"}
     assert "preliminary: 1 seed)" in one["C1"].sentence
     assert (one["C1"].n, one["C1"].interval, one["C1"].p) == (1, None, None)
     alone = by_claim(judge(planted_study(drawn(rng, 3.0)), num_heads=4))
-    assert alone["C0"].verdict == "supported"
     assert "scrambled control" in alone["C1"].sentence
-    assert alone["C1"].verdict == "not judged"
-    fewer = by_claim(judge(planted_study(drawn(rng, 6.0), drawn(rng, 0.0, seeds=3)), num_heads=4))
-    assert (fewer["C1"].n, fewer["C1"].control["n"]) == (5, 3)
-    assert "(preliminary: 3 seeds)" in fewer["C1"].sentence
+    assert {alone[claim].verdict for claim in CONTROLLED} == {"not judged"}
+    assert alone["C3a"].details["claims_counted"] == 0
+    fewer = by_claim(judge(planted_study(drawn(rng, 6.0), drawn(rng, 0.0, seeds=2)), num_heads=4))
+    assert (fewer["C3a"].n, fewer["C3a"].control["n"]) == (5, 2)
+    assert "(preliminary: 2 seeds of the control)" in fewer["C3a"].sentence
+    three = by_claim(judge(planted_study(drawn(rng, 9.0), drawn(rng, 0.0, seeds=3)), num_heads=4))
+    assert three["C3a"].verdict == "supported"
+    assert "preliminary" not in three["C3a"].sentence
+    four = by_claim(judge(planted_study(drawn(rng, 9.0, seeds=4), drawn(rng, 0.0)), num_heads=4))
+    assert "(preliminary: 4 seeds)" in four["C3a"].sentence
 
 
 @pytest.mark.parametrize("table", [pd.DataFrame(), None])
@@ -183,32 +275,48 @@ def test_no_finished_run(table, planted_study, drawn):
     for verdict in judge(table, num_heads=4):
         assert verdict.verdict == "not judged"
         assert (verdict.n, verdict.statistic, verdict.p) == (0, None, None)
-        assert verdict.claim == "C3b" or "4 heads" in verdict.sentence
+        assert "4 heads" in verdict.sentence
 
 
 def test_settings_in_which_a_claim_has_no_meaning(planted_study, drawn):
     rng = np.random.default_rng(8)
-    without_map = ("C0", "C1", "C2", "C4")  # no position embedding is learned, so none is measured
-    natural, scrambled = (drawn(rng, mean, claims=without_map) for mean in (3.0, 0.0))
+    without_map = ("C1", "C2", "C3c", "C4")  # no position embedding is learned, so none is measured
+    natural, scrambled = (drawn(rng, mean, claims=without_map) for mean in (4.0, 0.0))
     table = planted_study(natural, scrambled)
-    table.loc[table["relation"] == "between", "value"] = np.nan  # a 2 × 2 or 3 × 3 grid
+    table.loc[table["relation"] == "far", "value"] = np.nan  # a grid too small
     verdicts = by_claim(judge(table, num_heads=4))
     assert "no learned position embedding" in verdicts["C3a"].sentence
-    assert "`between` pairs is null" in verdicts["C1"].sentence
+    assert "the grid has no `far` pairs" in verdicts["C2"].sentence
     assert verdicts["C2"].verdict == "not judged"
-    assert verdicts["C0"].verdict == "supported"  # and the others are judged all the same
+    assert verdicts["C1"].verdict == "supported"  # and the others are judged all the same
+    assert verdicts["C1"].details["claims_counted"] == 3
     single = planted_study(drawn(rng, 3.0), drawn(rng, 0.0), num_heads=1)
     verdict = by_claim(judge(single, num_heads=1))["C4"]
     assert verdict.verdict == "not judged"
     assert "single head" in verdict.sentence
+    assert verdict.details["claims_counted"] == 4
 
 
-def test_a_layer_without_gradient_is_left_out(planted_study, drawn):
+def test_a_study_recorded_before_there_was_a_content_shuffled_probe(planted_study, drawn):
+    rng = np.random.default_rng(8)
+    table = planted_study(drawn(rng, 3.0), drawn(rng, 0.0))
+    old = table[~table["measure"].isin(["position_use", "position_use_accuracy", "row_divergence"])]
+    old = old[old["content"] != "shuffled"].drop(columns="content")
+    verdicts = by_claim(judge(old, num_heads=4))
+    assert verdicts["C3a"].verdict == "supported"
+    assert verdicts["C3a"].details["claims_counted"] == 1
+    assert "attention on images with shuffled patches was not recorded" in verdicts["C1"].sentence
+    for claim in (*LAYERED, "C3c"):
+        assert verdicts[claim].verdict == "not judged"
+        assert "not recorded" in verdicts[claim].sentence
+
+
+def test_a_layer_that_is_null_is_left_out(planted_study, drawn):
     rng = np.random.default_rng(9)
     natural, scrambled = drawn(rng, 3.0), drawn(rng, 0.0)
     table = planted_study(natural, scrambled)
-    last = (table["layer"] == 2) & table["measure"].isin(["advantage", "pressure"])
-    table.loc[last.fillna(False), "value"] = np.nan  # a class token reads out: the last layer's patches get none
+    last = (table["layer"] == 2) & (table["measure"] == "attn")
+    table.loc[last.fillna(False), "value"] = np.nan
     verdict = by_claim(judge(table, num_heads=4))["C1"]
     assert verdict.statistic == pytest.approx(natural["C1"][:, :2].mean())
     assert [layer["layer"] for layer in verdict.details["layers"]] == [0, 1]
@@ -255,7 +363,9 @@ def _slow_integral(table, measure, nearer, farther):
 
 def test_onset_and_slope_of_alignment(planted_study, drawn):
     planted = drawn(np.random.default_rng(12), 0.0, claims=("C1", "C3a"), seeds=3)
-    planted["C3a"][:] = np.array([[0.5], [0.0], [-0.5]])  # falloff 0.01 → 0.51, 0.01 and −0.49 over steps 0, 10, 20
+    planted["C3a"][:] = np.array(
+        [[0.5], [0.0], [-0.5]]
+    )  # near minus far 0.01 → 0.51, 0.01 and −0.49 over steps 0, 10, 20
     table = planted_study(planted)
     assert onset_steps(Readings(table, 4)).to_dict() == {0: 10, 1: 0}  # a map that never formed has no onset
     selves = (table["measure"] == "qk_alignment") & (table["distance"] == 0)

@@ -10,7 +10,7 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 FLOORS = [  # a part may import the parts on lower floors, and no other on its own
     {"content"},
-    {"geometry", "attention", "statistics", "config", "catalogue", "arguments", "process", "words"}
+    {"geometry", "attention", "statistics", "config", "catalogue", "arguments", "process", "words", "power"}
     | {"roles", "role_counts", "vary", "onset"},
     {"store", "figures", "data", "models", "measures"},
     {"heads"},

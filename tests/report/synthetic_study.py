@@ -379,20 +379,25 @@ def known_falloff(similarity: np.ndarray, grid: PatchGrid) -> float:
 
 def example_verdicts() -> list[dict]:
     """One of each verdict."""
-    contrast = {"statistic": 0.051, "interval": [0.031, 0.071], "n": 5, "p": 0.0021}
+    contrast = {"name": "scrambled", "statistic": 0.051, "interval": [0.031, 0.071], "n": 5, "p": 0.0021}
     whole = {"statistic": 0.052, "interval": [0.032, 0.072], "n": 5, "p": 0.0042, "control": contrast}
     empty = {"statistic": None, "interval": None, "n": 0, "p": None, "control": None}
+    use = {"seeds": {"0": 1.8, "1": 2.0}, "control_seeds": {"0": 0.01}, "accuracy": {"natural": 0.89, "shuffled": 0.27}}
     return [
-        {"claim": "C0", "verdict": "inconclusive", **whole, "control": None, "details": {"at the start": 0.41},
-         "sentence": "Whether a high score means a small angle stays open: about 9 seeds would settle it."},
-        {"claim": "C1", "verdict": "supported", **whole, "details": {"layers": {"0": 0.1, "1": 0.02}},
+        {"claim": "C0", "verdict": "by construction", **whole, "p": None, "control": None,
+         "details": {"at the start": 0.41},
+         "sentence": "By construction: a score is the product of two lengths and the cosine of an angle."},
+        {"claim": "C1", "verdict": "supported", **whole,
+         "details": {"layers": {"0": 0.1, "1": 0.02}, "p_adjusted": 0.0312},
          "sentence": "The gradient pulls neighbours together, in this model on these photographs."},
         {"claim": "C2", "verdict": "mixed", **whole, "details": {},
          "sentence": "Far patches are pushed apart in layer 0 and pulled together in layer 2."},
-        {"claim": "C3a", "verdict": "supported", **whole, "details": {},
-         "sentence": "Position embeddings become a map of the image plane."},
+        {"claim": "C3a", "verdict": "inconclusive", **whole, "details": {},
+         "sentence": "Whether position embeddings become a map stays open: between 9 and 30 seeds would settle it."},
         {"claim": "C3b", "verdict": "not judged", **empty, "details": {},
          "sentence": "Not judged: there is no ledger."},
+        {"claim": "C3c", "verdict": "supported", **whole | {"statistic": 1.9, "interval": [1.7, 2.1]}, "details": use,
+         "sentence": "The model uses its positions."},
         {"claim": "C4", "verdict": "contradicted", **whole | {"statistic": -0.3, "interval": [-0.4, -0.2]},
          "details": {}, "sentence": "Heads grow more alike & do not specialise <in this model>."},
     ]  # fmt: skip

@@ -81,6 +81,10 @@ def test_it_holds_every_section_and_every_verdict(page):
         assert verdict["sentence"] in text
         assert verdict["verdict"] in text
     assert text.index("Verdicts") < text.index(PROSE["similarity"].title), "verdicts come first"
+    opening = "Does the model use positions? Yes: shuffling the patches of test images costs 1.9 nats (1.7 to 2.1)"
+    assert text.index(opening) < text.index(example_verdicts()[0]["sentence"]), "and the premise before them"
+    assert " .031" in text
+    assert "0.0312" not in text
     assert "[0.032, 0.072]" in text
     assert "natural-heads4-seed0" in text
 

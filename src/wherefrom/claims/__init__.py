@@ -110,7 +110,7 @@ def _verdict(decision: Decision, text: str, beside: dict) -> Verdict:
     claim, main = decision.case.claim, decision.comparison.main
     numbers = _plain(as_dict(main) | ({"p": None} if claim == "C0" else {}))
     control = _plain(_contrast(decision.comparison))
-    found = _plain(_account(decision) | beside)
+    found = _account(decision) | beside
     return Verdict(claim, decision.verdict, **numbers, control=control, sentence=text, details=found)
 
 

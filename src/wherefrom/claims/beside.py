@@ -6,7 +6,7 @@ from wherefrom.claims.head_counts import fall_or_bend
 from wherefrom.claims.heads import ATTENTION
 from wherefrom.claims.rule import ALPHA
 from wherefrom.config import CAUSAL
-from wherefrom.words import fraction, p_equals, signed
+from wherefrom.words import fraction, p_equals, percent, signed
 
 
 def beside(claim: str, details: dict) -> list[str]:
@@ -40,10 +40,10 @@ def _account(found: dict | None) -> str:
 def _neighbours(found: dict | None) -> str:
     if found is None:
         return ""
-    share = f"{100 * found['end']['statistic']:.0f} %"
+    share = percent(found["end"]["statistic"])
     text = f"at the end the embedding most similar to a patch's own is a neighbour's in {share}"
     chance = found.get("chance")
-    return text + ("" if chance is None else f" (chance {100 * chance:.0f} %)")
+    return text + ("" if chance is None else f" (chance {percent(chance)})")
 
 
 def _accuracy(found: dict | None) -> str:
@@ -68,7 +68,7 @@ def _routes(details: dict) -> list[str]:
     """Shares of the routes, and what became of the map without queries and keys, and with them alone."""
     names = {"q + k": "queries and keys", "v": "values", "mlp": "MLPs", "residual": "the skips alone"}
     shares = details.get("shares") or {}
-    parts = [f"{name} {100 * shares[kind]:.0f} %" for kind, name in names.items() if shares.get(kind) is not None]
+    parts = [f"{name} {percent(shares[kind])}" for kind, name in names.items() if shares.get(kind) is not None]
     cuts = details["cuts"] or {}
     return [
         f"shares of all routes: {', '.join(parts)}" if parts else "",
@@ -95,8 +95,8 @@ def _roles(details: dict) -> str:
     if found is None:
         return ""
     end, start = found["any"]["end"], found["any"]["start"]
-    text = f"{100 * end['statistic']:.0f} % of heads have a role at the end, {100 * start['statistic']:.0f} % at first"
-    return text + (f", {100 * end['control']['mean']:.0f} % on scrambled images" if "control" in end else "")
+    text = f"{percent(end['statistic'])} of heads have a role at the end, {percent(start['statistic'])} at first"
+    return text + (f", {percent(end['control']['mean'])} on scrambled images" if "control" in end else "")
 
 
 def _pressure(found: dict | None) -> str:

@@ -8,7 +8,8 @@ from math import inf, sqrt
 import numpy as np
 from scipy import special
 
-from wherefrom.statistics import TTest, WelchTest, effect_interval, seeds_needed
+from wherefrom.power import effect_interval, seeds_needed
+from wherefrom.statistics import TTest, WelchTest
 
 LIMIT = 50
 """The largest number of seeds that is named."""

@@ -9,7 +9,7 @@ from wherefrom.claims.beside import beside
 from wherefrom.claims.rule import Comparison, Decision, Way
 from wherefrom.claims.wording import WORDING
 from wherefrom.statistics import TTest, WelchTest
-from wherefrom.words import p_equals
+from wherefrom.words import p_equals, percent
 
 CLAIMS: dict[str, str] = {
     "C0": "A high attention score means a small angle between query and key.",
@@ -82,15 +82,17 @@ def _by_construction(decision: Decision, details: dict) -> str:
         {when: details[name][when]["statistic"] for when in ("start", "end")}
         for name in ("angle_share", "argmax_agreement")
     )
-    shown = f"; for this model on these data it explains {_percent(angle)} of the differences among a patch's scores"
+    shown = (
+        f"; for this model on these data it explains {_at_both_ends(angle)} of the differences among a patch's scores"
+    )
     if not isnan(link["end"]):
-        shown += f", and the strongest link is the smallest angle in {_percent(link)} of rows"
+        shown += f", and the strongest link is the smallest angle in {_at_both_ends(link)} of rows"
     return f"{text}{shown}{preliminary(decision.comparison)}."
 
 
-def _percent(share: dict[str, float]) -> str:
-    before = "" if isnan(share["start"]) else f" ({100 * share['start']:.0f} % before training)"
-    return f"{100 * share['end']:.0f} %{before}"
+def _at_both_ends(share: dict[str, float]) -> str:
+    before = "" if isnan(share["start"]) else f" ({percent(share['start'])} before training)"
+    return f"{percent(share['end'])}{before}"
 
 
 def _agreeing(decision: Decision) -> str:

@@ -36,10 +36,13 @@ def entropy(p: Float[Tensor, "*lead n"]) -> Float[Tensor, "*lead"]:
     return -torch.linalg.vecdot(p, p.clamp(min=torch.finfo(p.dtype).tiny).log())  # a fifth of the time of special.entr
 
 
-def one_minus_correlation(x: Float[Tensor, "*#lead n"], y: Float[Tensor, "*#lead n"]) -> Float[Tensor, ...]:
-    """1 − Pearson correlation, in [0, 2]."""
-    x, y = (m - m.mean(-1, keepdim=True) for m in (x, y))
-    return 1 - (x * y).sum(-1) / (x.square().sum(-1) * y.square().sum(-1)).sqrt()
+def one_minus_correlation(
+    x: Float[Tensor, "*#lead n"], y: Float[Tensor, "*#lead n"], weights: Float[Tensor, " n"] | None = None
+) -> Float[Tensor, ...]:
+    """1 − Pearson correlation, in [0, 2]; each entry counts by its weight, all alike without weights."""
+    share = torch.ones_like(x[..., :1]) / x.shape[-1] if weights is None else weights / weights.sum()
+    x, y = (m - (m * share).sum(-1, keepdim=True) for m in (x, y))
+    return 1 - (share * x * y).sum(-1) / ((share * x.square()).sum(-1) * (share * y.square()).sum(-1)).sqrt()
 
 
 def head_divergence(
@@ -50,8 +53,10 @@ def head_divergence(
     The second term is what noise alone makes of δ, so heads that do the same give 0. NaN for one head.
 
     Args:
-        halves: offset maps of the heads on two disjoint halves of the images.
-        dissimilarity: `jensen_shannon` (maps are normalised to sum 1) or `one_minus_correlation` (signed maps).
+        halves: maps of the heads over offsets on two disjoint halves of the images. For `jensen_shannon` sums of
+            attention over the pairs with each offset, so that an offset counts by its pairs; each map is then divided
+            by its sum. For signed maps means over pairs.
+        dissimilarity: `jensen_shannon`, or for signed maps `one_minus_correlation` weighted by pairs.
     """
     first, second = halves.flatten(2)
     if dissimilarity is jensen_shannon:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -41,7 +42,7 @@ def layer_measurements(
 
 def _measurements(sums: LayerSums, layer: int, split: str, distances: bool) -> Iterator[Measurement]:
     for measure in PAIR_MEASURES:
-        if (measure, "model") in sums.pairs:
+        if (measure, sums.grid_name) in sums.pairs:
             yield from _pair_measurements(sums, measure, layer, split, distances)
     for measure, values in _head_values(sums).items():
         for head, value in enumerate(values.tolist()):
@@ -54,13 +55,14 @@ def _measurements(sums: LayerSums, layer: int, split: str, distances: bool) -> I
 
 
 def layer_maps(sums: LayerSums) -> dict[str, Float[Tensor, "head dy dx"]]:
-    """Mean of each pair measure by offset on the model's grid; NaN where no gradient arrives."""
-    return {f"{name}_offset_map": offset_means(sums, name).sum(0) for name in MAPS if (name, "model") in sums.pairs}
+    """Mean of each pair measure by offset on the first grid; NaN where no gradient arrives."""
+    known = [name for name in MAPS if (name, sums.grid_name) in sums.pairs]
+    return {f"{name}_offset_map": offset_means(sums, name).sum(0) for name in known}
 
 
-def offset_means(sums: LayerSums, measure: str, grid: str = "model") -> Float[Tensor, "half head dy dx"]:
+def offset_means(sums: LayerSums, measure: str) -> Float[Tensor, "half head dy dx"]:
     """Sum over pairs / number of pairs, so that the halves' shares add up to the mean over all images."""
-    return sums.pairs[measure, grid] / pair_counts(sums, measure, grid).sum(0)
+    return sums.pairs[measure, sums.grid_name] / pair_counts(sums, measure, sums.grid_name).sum(0)
 
 
 def pair_counts(sums: LayerSums, measure: str, grid: str) -> Float[Tensor, "half head dy dx"]:
@@ -76,7 +78,7 @@ def prefix_means(sums: LayerSums, measure: str) -> Float[Tensor, " head"]:
     if measure in ("advantage", "pressure"):
         counts = sums.prefix["heard"].sum(0)
     else:
-        grid = sums.grids["model"]
+        grid = sums.grid
         counts = sums.images.sum() * grid.num_patches * grid.num_prefix_tokens
     return sums.prefix[measure].sum(0) / counts
 
@@ -97,7 +99,7 @@ def _pair_measurements(sums: LayerSums, measure: str, layer: int, split: str, di
 def _head_values(sums: LayerSums) -> dict[str, Float[Tensor, " head"]]:
     if not sums.heads:
         return {}
-    grid, heads, images = sums.grids["model"], sums.heads, float(sums.images.sum())
+    grid, heads, images = sums.grid, sums.heads, float(sums.images.sum())
     rows = images * grid.num_patches
     totals = {name: sums.examples[name].sum(0) for name in (*ROW_MEASURES, "angle_share", "angle_rows")}
     values = {name: totals[name] / rows for name in ROW_MEASURES}
@@ -105,7 +107,7 @@ def _head_values(sums: LayerSums) -> dict[str, Float[Tensor, " head"]]:
     pairs = rows * grid.num_patches
     parts = heads["score_products"].sum((1, 2)) / rows**2, sums.examples["score_squares"].sum(0) / pairs
     values["positional_share"] = share_of_means(*parts, int(images))
-    mass = sums.pairs["patch_attn", "model"].sum(0) / rows
+    mass = sums.pairs["patch_attn", sums.grid_name].sum(0) / rows
     values |= _positional_parts(sums)
     values["attention_distance"] = (mass * torch.as_tensor(grid.offset_distances)).sum((1, 2))
     values["offset_sharpness"] = offset_sharpness(mass, torch.as_tensor(grid.offset_counts).to(mass))
@@ -113,26 +115,27 @@ def _head_values(sums: LayerSums) -> dict[str, Float[Tensor, " head"]]:
 
 
 def _positional_parts(sums: LayerSums) -> dict[str, Float[Tensor, " head"]]:
-    """Shares of the mean scores' variance, on the true grid where there is one."""
-    name, images = "true" if "true" in sums.grids else "model", sums.images
-    by_offset = sums.pairs["scores", name] / images[:, None, None, None]
+    """Shares of the mean scores' variance."""
+    images = sums.images
+    by_offset = sums.pairs["scores", sums.grid_name] / images[:, None, None, None]
     by_key = sums.keys["scores"] / images[:, None, None]
     products = sums.heads["score_products"] / (images[:, None] * images)
-    shares = parts_of_sums(by_offset, by_key, products, sums.grids[name])
+    shares = parts_of_sums(by_offset, by_key, products, sums.grid)
     return {f"positional_{part}_share": share for part, share in zip(PARTS, shares, strict=True)}
 
 
 def _divergences(sums: LayerSums) -> dict[str, Float[Tensor, ""]]:
     divergences = {}
     if sums.heads:
-        divergences["head_divergence_attn"] = head_divergence(_halves(sums, "patch_attn"))
-        dissimilarity = sums.heads["row_dissimilarity"] / sums.grids["model"].num_patches
+        divergences["head_divergence_attn"] = head_divergence(sums.pairs["patch_attn", sums.grid_name])
+        dissimilarity = sums.heads["row_dissimilarity"] / sums.grid.num_patches
         divergences["row_divergence"] = between_minus_same(dissimilarity)
-        if ("pressure", "model") in sums.pairs:
-            maps = _halves(sums, "pressure")
-            divergences["head_divergence_pressure"] = head_divergence(maps, one_minus_correlation)
+        if ("pressure", sums.grid_name) in sums.pairs:
+            counts = torch.as_tensor(sums.grid.offset_counts, dtype=torch.float64).flatten()
+            unlike = partial(one_minus_correlation, weights=counts)
+            divergences["head_divergence_pressure"] = head_divergence(_halves(sums, "pressure"), unlike)
     return divergences
 
 
 def _halves(sums: LayerSums, measure: str) -> Float[Tensor, "half head dy dx"]:
-    return sums.pairs[measure, "model"] / pair_counts(sums, measure, "model")
+    return sums.pairs[measure, sums.grid_name] / pair_counts(sums, measure, sums.grid_name)

@@ -47,7 +47,7 @@ def role_values(sums: LayerSums) -> dict[str, Float[Tensor, " head"]]:
     """
     if not sums.examples:
         return {}
-    grid, examples = sums.grids["model"], sums.examples
+    grid, examples = sums.grid, sums.examples
     patches = grid.num_patches
     lengths = torch.as_tensor(grid.offset_distances)
     distance = (examples["patch_attn"] * lengths).sum((2, 3)) / patches

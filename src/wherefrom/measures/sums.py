@@ -48,6 +48,15 @@ class LayerSums:
     examples: dict[str, Float[Tensor, "image head ..."]] = field(default_factory=dict)
     contents: PairContents | None = None
 
+    @property
+    def grid(self) -> PatchGrid:
+        """The grid that all is measured on that has no grid to its name: the first."""
+        return self.grids[self.grid_name]
+
+    @property
+    def grid_name(self) -> str:
+        return next(iter(self.grids))
+
     def tensors(self) -> list[Tensor]:
         """Sums of the gradient in a fixed order, to be added up over batches and processes in place."""
         pairs = [self.pairs[key] for key in sorted(self.pairs)]
@@ -91,7 +100,7 @@ def layer_sums(
         if not gradients_only:
             _add_rows(sums, halves)
     if not gradients_only:
-        sums.pairs["patch_attn", "model"] = torch.stack(
+        sums.pairs["patch_attn", sums.grid_name] = torch.stack(
             [sums.examples["patch_attn"][half::2].sum(0) for half in (0, 1)]
         )
     if silent is not None:
@@ -103,7 +112,7 @@ def _add_pairs(sums: LayerSums, halves: list[dict[str, Tensor]], queries: slice)
     """Add Σ over images by offset, and over prefix keys."""
     for quantity in halves[0].keys() - {"patch_attn"}:
         value = torch.stack([half[quantity] for half in halves]).double()
-        patches = next(iter(sums.grids.values())).num_patches
+        patches = sums.grid.num_patches
         for name, grid in sums.grids.items():
             _add(sums.pairs, {(quantity, name): offset_sums_of_rows(value[..., -patches:], grid, queries).cpu()})
         if value.shape[-1] > patches:

@@ -21,6 +21,7 @@ from wherefrom.observe.capture import stream
 from wherefrom.observe.positions import position_arrays, position_measurements
 from wherefrom.observe.qk_matrix import qk_rows
 from wherefrom.observe.stream import position_in_stream_rows
+from wherefrom.observe.training import attention_grids
 from wherefrom.observe.use import use_rows
 
 MAP, SHUFFLED_MAP = "attn_offset_map", "attn_offset_map_shuffled"
@@ -82,7 +83,7 @@ class ContentProbe:
     """What attention does on images of one content: measurements of each layer, and maps over offsets as arrays."""
 
     def __init__(self, content: str, grids: Mapping[str, PatchGrid]):
-        self.content, self.grids = content, grids
+        self.content, self.grids = content, attention_grids(grids)
         self.layers: dict[int, list[Measurement]] = {}
         self.arrays: dict = {}
 

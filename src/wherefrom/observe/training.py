@@ -31,7 +31,7 @@ class TrainingStep:
 
     def __init__(self, model: nn.Module, grids: Mapping[str, PatchGrid] | None = None, loss_scale: float = 1.0):
         self.backbone = as_backbone(model)
-        self.grids = grids or {"model": self.backbone.grid}
+        self.grids = attention_grids(grids or {"model": self.backbone.grid})
         self.layers: dict[int, LayerSums] = {}
         self._scope = tap(self._receive, self.backbone.depth, loss_scale)
 
@@ -64,6 +64,11 @@ class TrainingStep:
                 tensor += more
         else:
             self.layers[layer] = sums
+
+
+def attention_grids(grids: Mapping[str, PatchGrid]) -> Mapping[str, PatchGrid]:
+    """Where attention is measured: on the true grid alone where there is one; that of the model then says nothing."""
+    return {"true": grids["true"]} if "true" in grids else grids
 
 
 def num_processes() -> int:
