@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from wherefrom.process import Helper
-from wherefrom.report import attention, gradients, heads, position, routes, settings, training, unscrambling
+from wherefrom.report import attention, gradients, heads, position, routes, scores, settings, training, unscrambling
 from wherefrom.report.material import Material
 from wherefrom.report.section import Section
 from wherefrom.store import StudyDirectory
@@ -26,6 +26,7 @@ SECTIONS: tuple[Callable[[Material], Section], ...] = (
     routes.cuts,
     attention.distance,
     gradients.relations,
+    scores.account,
     attention.alignment,
     heads.gallery,
     heads.divergence,
