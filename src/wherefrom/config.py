@@ -74,7 +74,7 @@ class RecordConfig:
     ledger_every: int = 0
     """Keep the account of which route of the gradient builds the map, every so many steps; 0: none."""
     alignment_ledger: bool = False
-    """Keep a second account at every step: which pairs' gradient moved attention and q-k alignment, for 1.5 steps more."""
+    """Keep a second account at every step: which pairs' gradient moved attention; a step then costs about 2.5."""
     probe_size: int = 64
     """Number of held-out images in the probe."""
     checkpoint_every: int = 50

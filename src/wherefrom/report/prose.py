@@ -108,8 +108,8 @@ PROSE = {
         edge neighbours (top) and at far pairs (bottom), on held-out images. “Drift” is what changed because the tokens
         themselves changed: the position embedding, the values and the MLPs learned too. The black line, or mark, is the
         whole change. If neighbours come together because the loss pulls at neighbours, blue stands above 0 at the top;
-        if far patches are pushed apart by what the loss asks of far pairs, orange hangs below 0 at the bottom. Attention
-        in a row sums to 1, so pairs can also lose because others gain: look at the other colours too.""",
+        if far patches are pushed apart by what the loss asks of far pairs, orange hangs below 0 at the bottom.
+        Attention in a row sums to 1, so pairs can also lose because others gain: look at the other colours too.""",
         """Parts cancel and the black line stays at 0. Large parts of opposite sign with little change in sum say that
         the weights moved in ways that other weights undid.""",
     ),
