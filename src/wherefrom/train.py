@@ -217,7 +217,7 @@ def make_account(
         images = batches.probe(ALIGNMENT_PROBE)[0]
         images = content_shuffled(images, model.grid, torch.Generator().manual_seed(PERMUTATION_SEED))
         images = images.to(model.head.weight.device)
-        alignment = AlignmentLedger(model, optimizer, grids[name], images, name)
+        alignment = AlignmentLedger(model, optimizer, grids[name], images, name, cut=cut)
     return Account(model, optimizer, grids[name], name, cut, every, alignment)
 
 

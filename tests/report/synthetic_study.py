@@ -95,6 +95,7 @@ class _Maker:
         self.lift = self.random.normal(size=(4, 16))
         self.learns_space = key.arm != "scrambled"
         self.more = np.random.default_rng([1, len(key.arm), key.num_heads, key.seed, *key.setting.encode()])
+        self.keeps_second_account = key == RunKey("natural", recipe.num_heads, 0)
 
     def steps(self) -> list[int]:
         return sorted({*self.gradient_steps(), *self.probe_steps()})
@@ -123,6 +124,7 @@ class _Maker:
             rows += [*self.use_rows(step), *self.content_rows(step)]
             rows += self.position_rows(step) if self.recipe.pos_embed != "none" else []
             rows += self.ledger_rows(step) if self.recipe.ledger and self.learns_space else []
+            rows += self.score_account_rows(step) if self.recipe.ledger and self.keeps_second_account else []
         return rows
 
     def grids(self) -> tuple[str, ...]:
@@ -299,6 +301,22 @@ class _Maker:
                 for layer, head in places or self.heads():
                     value = share * change / len(places or self.heads())
                     rows.append(Measurement(f"ledger_{name}", value, None, layer, head, kind, grid=grid))
+        return rows
+
+    def score_account_rows(self, step: int) -> list[Measurement]:
+        """The first seed of the natural arm: far pairs' gradient moves attention, weight decay takes a little back."""
+        rows, size, grid = [], self.progress(step), self.grids()[-1]
+        parts = {("w_q", "edge"): 0.1, ("w_k", "edge"): 0.1, ("w_q", "far"): 0.3, ("w_k", "far"): 0.2}
+        parts |= {("w_q", "other"): -0.1, ("drift", None): 0.2, ("weight_decay", None): -0.05}
+        for name, sign in {"qk_alignment": 0.1, "log_attn_edge": 1.0, "log_attn_far": -1.0}.items():
+            for layer in range(self.recipe.depth):
+                place, change = {"layer": layer, "grid": grid}, sign * size * (1 + layer)
+                rows += [
+                    Measurement(f"ledger_{name}", change * share, route=route, relation=relation, **place)
+                    for (route, relation), share in (parts if step else {}).items()
+                ]
+                rows.append(Measurement(f"ledger_{name}_change", change * sum(parts.values()), **place))
+                rows.append(Measurement(f"ledger_{name}_residual", 2e-4, **place))
         return rows
 
     # ---- arrays

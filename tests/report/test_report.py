@@ -10,7 +10,6 @@ import psutil
 import pytest
 
 from wherefrom import process
-from wherefrom.catalogue import MEASURES
 from wherefrom.config import RunKey, StudyConfig
 from wherefrom.process import Helper
 from wherefrom.report import Drawing, Material, drawing, write_page, write_report
@@ -111,7 +110,7 @@ def test_ids_are_unique_and_links_lead_somewhere(page):
 
 def test_every_figure_says_what_it_shows_and_tables_have_headers(page):
     figures = [attrs for tag, attrs in page.tags if tag == "svg"]
-    assert len(figures) == 23 + 2 * ("row_divergence" in MEASURES)
+    assert len(figures) == 26
     assert all(attrs.get("role") == "img" and len(attrs.get("aria-label", "")) > 20 for attrs in figures)
     assert next(tag for tag, _ in page.tags if re.fullmatch(r"h\d", tag)) == "h1"
     assert sum(tag == "table" for tag, _ in page.tags) <= sum(attrs.get("scope") == "row" for _, attrs in page.tags)

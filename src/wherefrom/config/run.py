@@ -74,8 +74,8 @@ class RecordConfig:
     ledger_every: int = 0
     """Keep the account of which route of the gradient builds the map, every so many steps; 0: none."""
     alignment_ledger: bool = False
-    """Keep a second account at every step, of the scores: which pairs' gradient made neighbours attend to each other.
-    Only on grids that have edge neighbours and far pairs."""
+    """Keep a second account at every step, of the scores: which pairs' gradient made neighbours attend to each other; a
+    step then costs about 2.5. Only on grids that have edge neighbours and far pairs."""
     probe_size: int = 64
     """Number of held-out images in the probe."""
     checkpoint_every: int = 50

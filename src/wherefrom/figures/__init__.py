@@ -18,6 +18,7 @@ from wherefrom.figures.images import example_images, similarity_tiles
 from wherefrom.figures.places import layout
 from wherefrom.figures.pruning import ablation_by_layer, copies_by_layer
 from wherefrom.figures.routes import cut_arms, force_over_steps, ledger_by_layer, ledger_over_steps
+from wherefrom.figures.scores import scores_by_layer, scores_over_steps
 from wherefrom.figures.settings import over_setting, setting_sweep
 from wherefrom.figures.steps import accuracy_over_steps, falloff_over_steps, over_steps
 from wherefrom.figures.unscramble import recovery_over_steps, unscrambled
@@ -50,6 +51,8 @@ __all__ = [
     "positional_parts",
     "recovery_over_steps",
     "roles_by_layer",
+    "scores_by_layer",
+    "scores_over_steps",
     "setting_sweep",
     "similarity_tiles",
     "unscrambled",

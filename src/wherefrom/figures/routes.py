@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -66,15 +66,17 @@ def ledger_over_steps(
     Raises:
         ValueError: if the table has no ledger of this structure in this arm.
     """
-    parts = _by_kind(_of_arm(table, f"ledger_{structure}", arm), "step")
-    change = _of_arm(table, f"ledger_{structure}_change", arm)
+    parts = _by_kind(rows_of_arm(table, f"ledger_{structure}", arm), "step")
+    change = rows_of_arm(table, f"ledger_{structure}_change", arm)
     mean = over_runs(change, ["step"])["mean"]
     ax = one_panel(ax)
-    _stack(ax, parts.reindex(mean.index.union(parts.index), fill_value=0.0))  # nothing is entered before the first step
+    stack_areas(
+        ax, parts.reindex(mean.index.union(parts.index), fill_value=0.0)
+    )  # nothing is entered before the first step
     for _, run in change.groupby("run"):
         ax.plot(run["step"], run["value"], color=INK, linewidth=0.7, alpha=0.45)
     ax.plot(mean.index, mean, color=INK, label="whole change")
-    _finish(ax, f"added to {_name(structure)}", title, legend)
+    finish(ax, f"added to {_name(structure)}", title, legend)
     ax.set(xlabel="training step", xlim=(mean.index.min(), mean.index.max()))
     return ax
 
@@ -95,12 +97,12 @@ def force_over_steps(
     Arguments and errors are those of `ledger_over_steps`, for rows `force_<structure>`.
     """
     measure = f"force_{structure}"
-    parts = _binned(_by_kind(_of_arm(table, measure, arm), "step"))
+    parts = _binned(_by_kind(rows_of_arm(table, measure, arm), "step"))
     ax = one_panel(ax, 9.0, 3.0)
     width = 0.85 * np.diff(parts.index).min() if len(parts) > 1 else 1.0
     _bars(ax, parts, np.asarray(parts.index, dtype=float), width)
     ax.plot(parts.index, parts.sum(axis=1), color=INK, marker="o", markersize=3, linewidth=0.8, label="all together")
-    _finish(ax, f"force\n({MEASURES[measure].unit})", title, legend, columns=4)
+    finish(ax, f"force\n({MEASURES[measure].unit})", title, legend, columns=4)
     low, high = ax.dataLim.intervaly
     room = high - low
     ax.set(xlabel="training step", ylim=(low - 0.05 * room, high + (0.35 if legend else 0.05) * room))
@@ -121,18 +123,18 @@ def ledger_by_layer(
 
     Heads are summed. Arguments and errors are those of `ledger_over_steps`.
     """
-    _, last = first_and_last(_of_arm(table, f"ledger_{structure}", arm))
+    _, last = first_and_last(rows_of_arm(table, f"ledger_{structure}", arm))
     sums = last.groupby(["run", "route", "layer"], dropna=False)["value"].sum().reset_index()
     summary = over_runs(sums.assign(layer=sums["layer"].astype("Int64").fillna(-1)), ["layer", "route"])
     found = dict(zip(summary.index.tolist(), summary.to_dict("records"), strict=True))
     layers = sorted({int(layer) for layer, _ in found if layer >= 0})
     ax = one_panel(ax)
     for place, (name, kinds) in enumerate(_groups(layers, {kind for _, kind in found})):
-        _group(ax, place, [(kind, found[name, kind]) for kind in kinds if (name, kind) in found])
+        group_bars(ax, place, [(kind, found[name, kind]) for kind in kinds if (name, kind) in found])
     names = [*map(str, layers), *(["outside"] if any(layer == -1 for layer, _ in found) else [])]
     ax.set_xticks(range(len(names)), names)
     ax.grid(axis="x", visible=False)
-    _finish(ax, f"added to {_name(structure)}", title, legend)
+    finish(ax, f"added to {_name(structure)}", title, legend)
     ax.set_xlabel("layer")
     return ax
 
@@ -181,7 +183,7 @@ def _finals(ax: Axes, last: pd.DataFrame) -> None:
     ax.axvline(0, color=INK, linewidth=0.8, zorder=1)
 
 
-def _of_arm(table: pd.DataFrame, measure: str, arm: str) -> pd.DataFrame:
+def rows_of_arm(table: pd.DataFrame, measure: str, arm: str) -> pd.DataFrame:
     """Rows of one arm; a table of one arm needs no name for it."""
     rows = select(table, measure)
     return rows if rows["arm"].nunique() < 2 else select(table, measure, arm=arm)
@@ -201,12 +203,12 @@ def _binned(parts: pd.DataFrame) -> pd.DataFrame:
     return binned.set_index("step")
 
 
-def _stack(ax: Axes, parts: pd.DataFrame) -> None:
-    """Areas: what is above 0 stands on what is above 0, what is below hangs on what is below."""
+def stack_areas(ax: Axes, parts: pd.DataFrame, looks: Mapping[str, tuple[str, str]] = ROUTES) -> None:
+    """What is above 0 stands on what is above 0, what is below hangs on what is below; `looks`: name and colour."""
     for signed in (parts.clip(lower=0), parts.clip(upper=0)):
         tops = signed.cumsum(axis=1)
         for kind in parts:
-            name, colour = ROUTES[str(kind)]
+            name, colour = looks[str(kind)]
             ax.fill_between(parts.index, tops[kind] - signed[kind], tops[kind], color=colour, linewidth=0, label=name)
 
 
@@ -225,18 +227,21 @@ def _groups(layers: list[int], kinds: set[str]) -> list[tuple[int, list[str]]]:
     return [*((layer, inside) for layer in layers), *([(-1, outside)] if outside else [])]
 
 
-def _group(ax: Axes, place: int, bars: list[tuple[str, dict]]) -> None:
-    """Bars side by side around `place`."""
-    width = 0.8 / 4
+def group_bars(
+    ax: Axes, place: int, bars: list[tuple[str, dict]], looks: Mapping[str, tuple[str, str]] = ROUTES, most: int = 4
+) -> None:
+    """Bars side by side around `place`, which has room for `most`; each with its 95 % interval."""
+    width = 0.8 / most
     for number, (kind, found) in enumerate(bars):
-        name, colour = ROUTES[kind]
+        name, colour = looks[kind]
         x = place + (number - (len(bars) - 1) / 2) * width
         reach = None if np.isnan(found["high"]) else found["high"] - found["mean"]
         whisker = {"ecolor": INK, "error_kw": {"linewidth": 0.9, "capsize": 2}}
         ax.bar(x, found["mean"], 0.9 * width, yerr=reach, color=colour, label=name, **whisker)
 
 
-def _finish(ax: Axes, ylabel: str, title: str | None, legend: bool, columns: int = 1) -> None:
+def finish(ax: Axes, ylabel: str, title: str | None, legend: bool, columns: int = 1) -> None:
+    """A line at 0, the labels, and a legend in the order of the stack."""
     ax.axhline(0, color=INK, linewidth=0.8, zorder=3)
     ax.set(ylabel=ylabel, title=title or "")
     if legend:

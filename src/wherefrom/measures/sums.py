@@ -89,6 +89,7 @@ def layer_sums(
     sums = LayerSums(grids, images, examples=units.sums(grid) if units else {}, contents=contents)
 
     def note(tile: AttentionTile) -> None:
+        assert units is not None
         for name, value in example_sums(tile, grid, contents, units).items():
             if name not in sums.examples:
                 sums.examples[name] = value.new_zeros(record.num_examples, *value.shape[1:])

@@ -123,7 +123,7 @@ class AlignmentLedger:
 
         def receive(number: int, record: AttentionRecord) -> None:
             if record.grad_z is not None:
-                self.found[number] = self.parts.split(record, given.pop(number))
+                self.found[number] = self.parts.split(record, given[number])
 
         with _noting(self.layers, given), tap(receive, len(self.layers)):
             yield

@@ -81,7 +81,7 @@ class PairParts:
     def _add(self, tile: AttentionTile, y: Tensor, sums: dict[str, Float[Tensor, "part out width"]]) -> None:
         """Add what a tile holds; one part at a time, so that no more than one copy of the tile is made."""
         q, k = tile.q.contiguous(), tile.record.k[tile.examples].contiguous()
-        _, pressure = tile.advantage_and_pressure()
+        pressure = tile.attn.mul_(tile.advantage)  # in the memory of A, for the last time
         own = torch.empty_like(pressure)
         for number, mask in enumerate(self.masks[:, tile.queries]):
             torch.mul(pressure, mask, out=own)

@@ -123,6 +123,18 @@ PROSE = {
         """All lines stay at 0 within their bands, as they should in the scrambled arm. Panels of one layer share their
         scale; different layers do not.""",
     ),
+    "scores": Prose(
+        "Whose gradient moved attention?",
+        """The gradient on the weights that make queries and keys is a sum over pairs of patches, so it can be told
+        which pairs’ gradient did what. Here each part of every update is credited with what it added to attention at
+        edge neighbours (top) and at far pairs (bottom), on held-out images. “Drift” is what changed because the tokens
+        themselves changed: the position embedding, the values and the MLPs learned too. The black line, or mark, is the
+        whole change. If neighbours come together because the loss pulls at neighbours, blue stands above 0 at the top;
+        if far patches are pushed apart by what the loss asks of far pairs, orange hangs below 0 at the bottom.
+        Attention in a row sums to 1, so pairs can also lose because others gain: look at the other colours too.""",
+        """Parts cancel and the black line stays at 0. Large parts of opposite sign with little change in sum say that
+        the weights moved in ways that other weights undid.""",
+    ),
     "alignment": Prose(
         "Do queries and keys of neighbours point the same way?",
         """How much the query of a patch points in the direction of the key of another, over the distance of the two;
