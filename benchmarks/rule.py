@@ -317,7 +317,7 @@ def document(counts: dict[tuple, Counter], named_counts: list[Counter], studies:
         *markdown([*sizes, *names], mixed_table(counts)),
         "\n**The number of seeds that is named**: how often it was enough for an effect of that size:\n",
         *markdown(["effect", *sizes, "found"], named_table(named_counts)),
-        f"\n**The range that is named** by inconclusive verdicts where the effect is {EFFECT:g}: how often it holds "
+        f"\n**The range that is named** by inconclusive verdicts where the effect is {EFFECT:g}: how often it holds\n"
         "the number of natural seeds that the effect needs:\n",
         *markdown([*sizes, "needs", "inconclusive", "the range holds it"], range_table(counts)),
     ])  # fmt: skip
