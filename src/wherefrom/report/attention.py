@@ -90,7 +90,7 @@ def _gap_lines(table: pd.DataFrame, content: str) -> list[Line]:
     last, of = last_step(gap), "" if content == "natural" else f", {CONTENT_TITLES[content]}"
     layers = [] if last["layer"].nunique() < 2 else last.groupby("layer")
     return [
-        Line(f"Edge neighbours − far pairs{of}, before training", "cosine", by_arm(first_step(gap))),
-        Line(f"Edge neighbours − far pairs{of}, after training", "cosine", by_arm(last)),
-        *(Line(f"the same in layer {layer}", "cosine", by_arm(own)) for layer, own in layers),
+        Line(f"Edge neighbours − far pairs{of}, before training", "cosine", by_arm(first_step(gap)), "gap"),
+        Line(f"Edge neighbours − far pairs{of}, after training", "cosine", by_arm(last), "gap"),
+        *(Line(f"the same in layer {layer}", "cosine", by_arm(own), "gap") for layer, own in layers),
     ]

@@ -74,7 +74,9 @@ def _terms(material: Material) -> list[Picture]:
     figures.logit_shares(table, figure)
     caption = (
         "What makes layer 0’s scores differ along a row: the contents or the positions of the patch that looks (first "
-        "word) and of the patch looked at (second). Mean over heads and seeds. A share below 0 hangs below the line."
+        "word) and of the patch looked at (second). What natural images have in common at a position counts as "
+        "position; with shuffled contents positions alone are left. Mean over heads and seeds; a share below 0 hangs "
+        "below the line."
     )
     return [picture(figure, "logits", caption, "Stacked bars of five shares, at the first and at the last step.")]
 
