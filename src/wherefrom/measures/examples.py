@@ -16,7 +16,7 @@ from wherefrom.measures.similarity import UnitVectors
 
 
 def example_sums(
-    tile: AttentionTile, grid: PatchGrid, contents: PairContents | None, units: UnitVectors
+    tile: AttentionTile, grid: PatchGrid, contents: PairContents | None, units: UnitVectors | None
 ) -> dict[str, Float[Tensor, "image head ..."]]:
     """Sums over the tile's queries, `image head …`, by quantity.
 
@@ -35,7 +35,8 @@ def example_sums(
         sums["token_squares"] = tile.attn.square().sum((2, 3))
         sums["received"] = received(tile.attn, grid, tile.queries)
     sums["squares"] = sums["all_squares"] - own.square().sum(-1)
-    sums["similar"] = units.followed(patches, tile.queries, tile.examples)
+    if units is not None:
+        sums["similar"] = units.followed(patches, tile.queries, tile.examples)
     if contents is not None:
         pairs, attn = contents.tile(tile.queries, tile.examples), patches.flatten(2)
         sums["content"] = attn @ pairs.flatten(1, 2).to(attn)

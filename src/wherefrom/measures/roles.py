@@ -58,8 +58,8 @@ def role_values(sums: LayerSums) -> dict[str, Float[Tensor, " head"]]:
     positions = received_by_offsets(attn, grid)
     scores["place"] = place_role(examples["patches_received"], examples["all_squares"], positions, grid)
     scores["sink"] = sink_role(examples["received"], examples["token_squares"], positions, grid)
-    similar = (examples[name] for name in ("similar", "similar_offsets", "similar_squares"))
-    scores["similar"] = similar_role(*similar, (attn, squares), grid)
+    of_similarity = examples["similar"], examples["similar_offsets"], examples["similar_squares"]
+    scores["similar"] = similar_role(*of_similarity, (attn, squares), grid)
     if grid.num_prefix_tokens:
         scores["prefix"] = prefix_role(examples["prefix_mass"] / patches, grid)
     if sums.contents is not None:

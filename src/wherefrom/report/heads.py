@@ -183,7 +183,7 @@ def roles(material: Material) -> Section:
     if not shown:
         return Section("roles", missing="No run of the natural or the scrambled arm has recorded roles of heads.")
     figure = Figure()
-    axes = panels(1, len(shown), 3.6, figure, width=min(9, 1.2 + 2.7 * len(shown)))[0]
+    axes = panels(1, len(shown), 4.2, figure, width=min(9, 1.2 + 2.7 * len(shown)))[0]
     for ax, (title, own) in zip(axes, shown.items(), strict=True):
         figures.roles_by_layer(own, ax, title=title)
         if ax is not axes[0]:
