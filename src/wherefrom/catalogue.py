@@ -45,11 +45,7 @@ class Measure:
     reference: str = ""
 
 
-_STRUCTURES = {
-    "similarity_falloff": "correlation",
-    "near_minus_far": "cosine",
-    "coordinate_r2": "share",
-}
+_STRUCTURES = {"similarity_falloff": "correlation", "near_minus_far": "cosine", "coordinate_r2": "share"}
 """Structure measures of the position embedding that forces and ledgers are kept for, with their units."""
 
 _SCORE_STRUCTURES = {
@@ -67,11 +63,7 @@ _ROLE_PARTS = {
 }
 """What each part of `ROLE_MEASURES` is."""
 
-_ABLATION_PARTS = {
-    "": "",
-    "_low": " Lower end of its 95 % interval over images.",
-    "_high": " Upper end of its 95 % interval over images.",
-}
+_ABLATION_PARTS = {"": "", "_low": _ROLE_PARTS["low"], "_high": _ROLE_PARTS["high"]}
 
 _LOGIT_TERMS = {
     "content_content": (0, "content of the query with content of the key"),

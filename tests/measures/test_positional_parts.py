@@ -82,7 +82,7 @@ def test_what_is_recorded_is_the_measure_of_mean_scores(tile, bias, monkeypatch)
     true = grid.reordered(np.random.default_rng(0).permutation(12))
     scores = record.scores()[..., 1:, 1:]
     halves = torch.stack([scores[0::2].mean(0), scores[1::2].mean(0)])
-    for grids, used in (({"model": grid}, grid), ({"model": grid, "true": true}, true)):
+    for grids, used in (({"model": grid}, grid), ({"true": true}, true)):
         rows = layer_measurements(layer_sums(record, grids), 0, "probe")
         values = {(row.measure, row.head): row.value for row in rows}
         for head in range(2):

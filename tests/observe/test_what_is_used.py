@@ -101,8 +101,8 @@ def test_position_use_tells_who_needs_positions():
     assert abs(use["content"][0]) <= 1e-12
     assert use["content"][1] == 0
     assert use["position"][0] > use["both"][0] > 0.2
-    assert use["position"][1] == pytest.approx(-1 / 4, abs=0.05)  # 9 of 12 patches tell the same
-    assert use["both"][1] < 0
+    assert use["position"][1] == pytest.approx(1 / 4, abs=0.05)  # 9 of 12 patches tell the same
+    assert use["both"][1] > 0
 
 
 def test_shares_of_the_scores_tell_what_they_are_made_of():

@@ -222,7 +222,7 @@ def roles_by_layer(roles: pd.DataFrame, ax: Axes | None = None, *, title: str | 
     names = [name for name in ROLES if name in set(roles["role"])]
     shares = roles.groupby(["run", "role", "layer"])["has"].mean().groupby(level=["role", "layer"]).mean()
     shares = 100 * shares.unstack("layer").reindex(names)
-    ax = one_panel(ax, 0.9 + 0.45 * shares.shape[1], 3.4)
+    ax = one_panel(ax, 0.9 + 0.45 * shares.shape[1], 0.6 + 0.24 * len(names))
     cells = shares.to_numpy(dtype=float)
     drawn = ax.imshow(cells, cmap="Blues", vmin=0, vmax=130, aspect="auto", interpolation="none")
     drawn.set_gid(f"roles-{title or ''}".translate(str.maketrans(", \n", "---")))  # equal panels would share an id

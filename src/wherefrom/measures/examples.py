@@ -18,7 +18,7 @@ from wherefrom.measures.similarity import UnitVectors
 
 
 def example_sums(
-    tile: AttentionTile, grid: PatchGrid, contents: PairContents | None, units: UnitVectors
+    tile: AttentionTile, grid: PatchGrid, contents: PairContents | None, units: UnitVectors | None
 ) -> dict[str, Float[Tensor, "image head ..."]]:
     """Sums over the tile's queries, `image head …`, by quantity.
 
@@ -36,7 +36,8 @@ def example_sums(
         sums["token_squares"] = tile.attn.flatten(2).norm(dim=-1).square()
         sums["received"] = received(tile.attn, grid, tile.queries)
     sums["squares"] = sums["all_squares"] - own.square().sum(-1)
-    sums["similar"] = units.followed(patches, tile.queries, tile.examples)
+    if units is not None:
+        sums["similar"] = units.followed(patches, tile.queries, tile.examples)
     if contents is not None:
         sums["content"] = contents.products(patches, sums["patch_attn"], tile.queries, tile.examples)
     return {name: value.double().cpu() for name, value in sums.items()}
