@@ -19,7 +19,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 from planted import CONTENT, NOISE, SIZE, Case, planted
-from tables import markdown, put, rate
 
 import wherefrom as wf
 from wherefrom.data import Batches, load
@@ -29,6 +28,7 @@ from wherefrom.measures.sums import layer_sums
 from wherefrom.models.vit import ViT
 from wherefrom.observe.probe import probe
 from wherefrom.roles import ROLES, roles_of
+from wherefrom.statistics import binomial_interval
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "heads.md"
 MARKS = "<!-- calibration -->", "<!-- end of calibration -->"
@@ -75,7 +75,7 @@ def main() -> None:
     print(text)
     print(f"{time.perf_counter() - start:.0f} seconds", file=sys.stderr)
     if not options.dry:
-        put(DOCUMENT, MARKS, text)
+        put(text)
 
 
 # ---- heads and the roles they are given
@@ -155,6 +155,13 @@ def null_table(at_start: pd.DataFrame, trained: pd.DataFrame) -> list[list[str]]
     return rows
 
 
+def rate(successes: int, trials: int) -> str:
+    if not trials:
+        return "–"
+    low, high = binomial_interval(successes, trials)
+    return f"{100 * successes / trials:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
+
+
 # ---- the text
 
 
@@ -181,6 +188,17 @@ def document(planted_rows: list[list[str]], null_rows: list[list[str]]) -> str:
     arms = ["initialisation, natural", "initialisation, scrambled", "trained, scrambled"]
     null_titles = ["role", *itertools.chain.from_iterable((arm, "largest") for arm in arms)]
     return "\n".join([first, *markdown(titles, planted_rows), NULL_TEXT, *markdown(null_titles, null_rows)])
+
+
+def markdown(titles: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (titles, ["---"] * len(titles), *rows)]
+
+
+def put(text: str) -> None:
+    """Between the two marks of the document."""
+    before, rest = DOCUMENT.read_text(encoding="utf-8").split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    DOCUMENT.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
