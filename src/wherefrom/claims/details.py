@@ -97,7 +97,7 @@ def _routes(readings: Readings, num_tokens: int | None) -> dict:
 
 
 def _use(readings: Readings, num_tokens: int | None) -> dict:
-    """Position use at start and end, on test and probe images, and the accuracy that shuffling the patches loses."""
+    """Position use at start and end, on test and probe images, and what shuffling the patches does to accuracy."""
     found: dict = {}
     for split in ("test", "probe"):
         for name in ("position_use", "position_use_accuracy"):
@@ -113,8 +113,8 @@ def _use(readings: Readings, num_tokens: int | None) -> dict:
 def _accuracy(readings: Readings) -> dict | None:
     """Test accuracy, and what is left of it where the patches of test images are shuffled, mean over seeds."""
     accuracy = by_seed(at_end(readings.rows("accuracy", split="test")))
-    lost = by_seed(at_end(readings.rows("position_use_accuracy", split="test")))
-    both = (accuracy - lost).dropna()
+    change = by_seed(at_end(readings.rows("position_use_accuracy", split="test")))
+    both = (accuracy + change).dropna()
     if both.empty:
         return None
     return {"natural": float(accuracy[both.index].mean()), "shuffled": float(both.mean())}

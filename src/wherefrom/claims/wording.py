@@ -108,13 +108,13 @@ WORDING: dict[str, Wording] = {
     "C1": Wording(
         *_attention("edge neighbours", 1),
         "growth of log attention on edge neighbours, content-shuffled images, end − start",
-        "log ratio",
+        "nats",
         ("attention on edge neighbours", "grew", "fell"),
     ),
     "C2": Wording(
         *_attention("far patches", -1),
         "fall of log attention on far patches, content-shuffled images, start − end",
-        "log ratio",
+        "nats",
         ("attention on far patches", "fell", "grew"),
     ),
     "C3a": Wording(_map, _map_against, "near minus far similarity of position embeddings, end − start", "cosine"),
