@@ -79,7 +79,7 @@ def arm_blocks(arm, planted, num_heads=4, seeds=None):
         use = two * planted["C3c"].mean(axis=1)[:, None]
         blocks.append(block("position_use", use, [0, LAST], *where, split="test"))
         blocks.append(block("position_use", use, [0, 10, LAST][::2], *where, split="probe"))
-        blocks.append(block("position_use_accuracy", -0.4 * two, [0, LAST], *where, split="test"))
+        blocks.append(block("position_use_accuracy", 0.4 * two, [0, LAST], *where, split="test"))
     if "C4" in planted:
         divergence = 0.1 + two[:, None] * planted["C4"][:, None, :]
         for measure in ("head_divergence_attn", "head_divergence_pressure"):

@@ -70,7 +70,7 @@ def test_measures_exist():
     cells = [cell for table in rows for cell in re.findall(r"^\|([^|]*)", table, re.MULTILINE)]
     tables = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
     assert "near_minus_far" in tables
-    assert tables | found(r"measurements\(\"(\w+)\"") <= set(MEASURES) | SPECIFIED
+    assert tables | found(r"measurements\(\"(\w+)\"") <= set(MEASURES)
 
 
 def test_files_exist():
@@ -91,15 +91,6 @@ def test_links_lead_somewhere():
 # ---- docs/science.md, which docstrings refer to by the number of a section
 
 SCIENCE = DOCUMENTS["docs/science.md"]
-SPECIFIED = {
-    *("position_use", "position_use_accuracy", "row_divergence", "position_in_stream", "pos_low_frequency_share"),
-    *(f"positional_{part}_share" for part in ("offset", "key", "pair")),
-    *(f"logit_share_{one}_{other}" for one in ("content", "position") for other in ("content", "position")),
-    *("logit_share_covariance", "qk_symmetric_share", "qk_effective_rank", "qk_position_trace"),
-    *("ledger_log_attn_edge", "ledger_log_attn_far"),
-    *(f"role_{role}" for role in ("near", "direction", "place", "sink", "similar")),
-}
-"""Measures that science.md specifies before the catalogue has them; to be deleted once it has them all."""
 PARTS = ("_null_low", "_null_high", "_low", "_high", "_threshold", "_change", "_residual")
 """Endings of what is recorded beside a measure, and explained with it."""
 
@@ -138,15 +129,14 @@ def test_cited_sections_exist():
 
 def test_every_measure_is_defined():
     names = set(re.findall(r"`(\w+)`", SCIENCE))
-    assert not sorted(families(set(MEASURES) | SPECIFIED) - names)
+    assert not sorted(families(set(MEASURES)) - names)
 
 
 def test_every_role_is_defined():
     table = re.search(r"^\| role \|.*\n.*\n((?:\|.*\n)+)", SCIENCE, re.MULTILINE)
     assert table
     rows = {name for cell in re.findall(r"^\|([^|]*)", table[1], re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)}
-    specified = {name.removeprefix("role_") for name in SPECIFIED if name.startswith("role_")}
-    assert rows == set(ROLES) | specified
+    assert rows == set(ROLES)
 
 
 def anchors(text: str) -> set[str]:

@@ -113,8 +113,8 @@ def _use(readings: Readings, num_tokens: int | None) -> dict:
 def _accuracy(readings: Readings) -> dict | None:
     """Test accuracy, and what is left of it where the patches of test images are shuffled, mean over seeds."""
     accuracy = by_seed(at_end(readings.rows("accuracy", split="test")))
-    change = by_seed(at_end(readings.rows("position_use_accuracy", split="test")))
-    both = (accuracy + change).dropna()
+    lost = by_seed(at_end(readings.rows("position_use_accuracy", split="test")))
+    both = (accuracy - lost).dropna()
     if both.empty:
         return None
     return {"natural": float(accuracy[both.index].mean()), "shuffled": float(both.mean())}
