@@ -32,9 +32,19 @@ def _account(found: dict | None) -> str:
     if found is None:
         return ""
     added = {of: test["statistic"] for of, test in found["added"].items()}
-    names = {"edge": "edge pairs", "far": "far pairs", "other": "all other pairs"}
-    parts = [f"{name} {signed(added[of])}" for of, name in names.items() if of in added]
-    return f"to the growth of log attention the gradient of {', '.join(parts[:-1])} and {parts[-1]} was added"
+    parts = [f"{signed(added[of])} {name}" for of, name in ADDED.items() if of in added]
+    growth = found["growth"]
+    whole = "" if growth is None else f" of {signed(growth['statistic'])}"
+    return f"in the account of the scores the growth{whole} of log attention is {', '.join(parts[:-1])} and {parts[-1]}"
+
+
+ADDED = {
+    "edge": "by the gradient of edge pairs on w_q and w_k",
+    "far": "by that of far pairs",
+    "other": "by that of all other pairs",
+    "drift": "by changes of what w_q and w_k are given",
+}
+"""What the account of the scores credits, in words; weight decay is left to the details."""
 
 
 def _neighbours(found: dict | None) -> str:

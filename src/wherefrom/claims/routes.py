@@ -80,8 +80,7 @@ def account(readings: Readings, relation: str) -> dict | None:
     pairs added; what the drift of the inputs and weight decay added; what the growth is. None where no run kept it.
     """
     name = f"ledger_log_attn_{relation}"
-    rows = at_end(readings.rows(name, content="shuffled"))
-    rows = rows if len(rows) else at_end(readings.rows(name))
+    rows = at_end(readings.rows(name))
     if rows.empty:
         return None
     from_pairs = rows["route"].isin(MATRICES).to_numpy()
@@ -89,9 +88,9 @@ def account(readings: Readings, relation: str) -> dict | None:
     of = pairs.where(from_pairs, rows["route"].astype(object))
     layers = rows["layer"].nunique()
     parts = rows["value"].groupby([rows["seed"], of.rename("of")]).sum().unstack() / layers
-    change = by_seed(at_end(readings.rows(f"{name}_change", content=str(rows["content"].iloc[0]))))
+    change = by_seed(at_end(readings.rows(f"{name}_change")))
     found = {str(of): summary(parts[of]) for of in (*_PAIRS, *sorted(set(parts.columns) - set(_PAIRS))) if of in parts}
-    worst = _worst(at_end(readings.rows(f"{name}_residual", content=str(rows["content"].iloc[0]))))
+    worst = _worst(at_end(readings.rows(f"{name}_residual")))
     return {"added": found, "growth": summary(change) if len(change) else None, "residual": worst}
 
 
