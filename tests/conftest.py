@@ -11,6 +11,7 @@ from pathlib import Path
 
 os.environ.setdefault("WHEREFROM_TEST_THREADS", "1")
 os.environ["OMP_NUM_THREADS"] = os.environ["WHEREFROM_TEST_THREADS"]  # for numpy, and for processes that tests start
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # of two threads none burns a core that others need
 os.environ.setdefault("MPLBACKEND", "Agg")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what is to run in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # processes that tests start and interrupt inherit it
