@@ -18,6 +18,9 @@ from wherefrom.measures.scores import RoleScore, above_exchanged
 FLAT = 1e-6
 """Share of a sum of squares below which what is left of it beside the offset's mean is rounding."""
 
+TIED = 1e-6
+"""Correlations that differ by less are tied."""
+
 
 def residual_squares(
     squares: Float[Tensor, "image head"], sums: Float[Tensor, "image head dy dx"], grid: PatchGrid
@@ -85,7 +88,8 @@ def similar_role(
             x = sums[:, :, kind].roll(-ahead, 0)
             product = followed[..., kind + ahead * sums.shape[2]] - _over_offsets(mass, x, grid)
             into.append(_ratio(product, attention_squares * left.roll(-ahead, 0)))
-    better = own[1].nanmean(0).nan_to_num(-torch.inf) > own[0].nanmean(0).nan_to_num(-torch.inf)
+    keys, values = (r.nanmean(0).nan_to_num(-torch.inf) for r in own)
+    better = values > keys + TIED
     return above_exchanged(torch.where(better, own[1], own[0]), torch.where(better, exchanged[1], exchanged[0]))
 
 

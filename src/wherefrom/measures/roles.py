@@ -40,6 +40,10 @@ NEAR_SHARE = 8
 """`near` is within a side divided by this."""
 
 
+TIED = 1e-6
+"""Displacements in shares of a side that differ by less are tied."""
+
+
 def role_values(sums: LayerSums) -> dict[str, Float[Tensor, " head"]]:
     """`role_<name>`, and with `_threshold`, `_low`, `_high`, of every head; nothing where attention was not summed.
 
@@ -137,7 +141,7 @@ def direction_role(
     axes = torch.stack([d.flatten() for d in _offsets(grid)]).double() / sides[:, None]
     mass = sums.double().cpu().flatten(2) / patches
     moved = mass.mean(0) @ axes.T
-    best = moved.abs().argmax(-1)
+    best = (moved[:, 1].abs() > moved[:, 0].abs() + TIED).long()  # a tie is a tie, whichever way it was rounded
     weights = moved.gather(1, best[:, None]).sign() * axes[best]
     distance = torch.hypot(*axes)
     scores = (mass * weights).sum(-1) / (mass.mean(0) @ distance)
