@@ -29,21 +29,22 @@ class Readings:
         self.num_heads = num_heads
         self._once: dict = {}
         table = table if len(table) else pd.DataFrame(columns=list(_COLUMNS))
-        rows = _compact(table[table["setting"] == ""] if "setting" in table else table)
-        measure, arm = (rows[name].cat.codes.to_numpy() for name in ("measure", "arm"))
+        table = table[(table["setting"] == "").to_numpy()] if "setting" in table else table
+        codes, names = zip(*(_codes(table, name) for name in _TEXT), strict=True)
+        self._texts = {
+            name: {text: code for code, text in enumerate(own)} for name, own in zip(_TEXT, names, strict=True)
+        }
+        columns = dict(zip(_TEXT, codes, strict=True)) | _numbers(table)
+        measure, arm = columns["measure"], columns["arm"]
         order = np.lexsort((arm, measure))
-        self._columns = {name: _codes(rows[name])[order] for name in rows.columns}
-        self._texts = {name: {text: code for code, text in enumerate(rows[name].cat.categories)} for name in _TEXT}
+        self._columns = {name: column[order] for name, column in columns.items()}
+        self._spans = _spans(measure[order], arm[order])
         # Text as plain objects lies in one block, so that rows are taken from three arrays and not from one a column.
-        self._rows = rows.astype(dict.fromkeys(_TEXT, object)).iloc[order].copy()
+        texts = {name: own.take(self._columns[name]) for name, own in zip(_TEXT, names, strict=True)}
+        self._rows = pd.DataFrame(self._columns | texts)
         self._nothing = self._rows.iloc[:0]
-        starts = np.flatnonzero(np.diff(measure[order], prepend=-1) | np.diff(arm[order], prepend=-1))
-        ends = [*starts[1:].tolist(), len(order)][: len(starts)]
-        names = zip(measure[order][starts].tolist(), arm[order][starts].tolist(), strict=True)
-        self._spans = dict(zip(names, zip(starts.tolist(), ends, strict=True), strict=True))
-        first = rows.drop_duplicates("run")
-        self._counts = set(zip(first["arm"], first["num_heads"].tolist(), strict=True))
-        runs, place = np.unique(self._columns["run"], return_inverse=True)
+        runs, first, place = np.unique(self._columns["run"], return_index=True, return_inverse=True)
+        self._counts = {(texts["arm"][row], int(self._columns["num_heads"][row])) for row in first}
         self._last_steps = dict(zip(runs.tolist(), _largest(self._columns["step"], place, len(runs)), strict=True))
 
     def rows(
@@ -206,14 +207,27 @@ _WHOLE = ("num_heads", "seed", "step")
 _COLUMNS = ("run", *_TEXT, *_WHOLE, "layer", "head", "value", "distance")
 
 
-def _compact(table: pd.DataFrame) -> pd.DataFrame:
-    table = table if "content" in table else table.assign(content=None)
-    text = {name: table[name].astype("category") for name in _TEXT}
-    whole = {"run": pd.factorize(table["run"])[0]} | {name: table[name].astype("int64") for name in _WHOLE}
-    places = {name: table[name].astype("Int64").fillna(-1).astype("int64") for name in ("layer", "head")}
-    numbers = {name: table[name].astype("float64") for name in ("value", "distance")}
-    return pd.DataFrame(text | whole | places | numbers)
+def _codes(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A column of text as whole numbers, −1 for none, and the texts, with None last so that −1 takes it."""
+    if name not in table:
+        return np.full(len(table), -1), np.array([None], dtype=object)
+    column = table[name]
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        codes, texts = column.cat.codes.to_numpy(), column.cat.categories
+    else:
+        codes, texts = pd.factorize(column)
+    return codes.astype("int64"), np.array([*texts, None], dtype=object)
 
 
-def _codes(column: pd.Series) -> np.ndarray:
-    return column.cat.codes.to_numpy() if isinstance(column.dtype, pd.CategoricalDtype) else column.to_numpy()
+def _numbers(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The other columns: runs numbered, whole numbers (−1 for no layer and no head), decimal ones."""
+    whole = {"run": pd.factorize(table["run"])[0]} | {name: table[name].to_numpy("int64") for name in _WHOLE}
+    places = {name: table[name].to_numpy("float64", na_value=-1).astype("int64") for name in ("layer", "head")}
+    return whole | places | {name: table[name].to_numpy("float64", na_value=np.nan) for name in ("value", "distance")}
+
+
+def _spans(measure: np.ndarray, arm: np.ndarray) -> dict[tuple[int, int], tuple[int, int]]:
+    """Of rows sorted by measure and arm: where those of each measure and arm begin and end."""
+    starts = np.flatnonzero((np.diff(measure, prepend=-1) != 0) | (np.diff(arm, prepend=-1) != 0)).tolist()
+    ends = [*starts[1:], len(measure)]
+    return {(int(measure[start]), int(arm[start])): (start, end) for start, end in zip(starts, ends, strict=False)}
