@@ -2,7 +2,7 @@
 
     import wherefrom as wf
 
-    study = wf.study("photos", seeds=5)            # the main job; study.verdicts, study.report()
+    study = wf.study("mnist16")                    # the main job; study.verdicts, study.report()
     attention = wf.capture(model, images, labels)  # per layer: q, k, v, grad_z -> attn, pressure, advantage, …
     run = wf.open_run("runs/mine")                 # run.measurements(), run.array("pos_similarity", step=500)
 
