@@ -16,23 +16,22 @@ import wherefrom as wf
 from wherefrom.config import RunKey
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
-PANELS = {"natural": "natural images", "shuffled": "shuffled, read on the true grid", "scrambled": "scrambled"}
+PANELS = {"natural": "natural images", "scrambled": "scrambled images"}
 
 
 def result(path: str) -> Figure:
-    """The map in three arms, and how it forms."""
+    """The map in natural and scrambled images, how it forms, and whether it is used."""
     study = wf.open_study(path)
     figure = Figure(figsize=(13, 3.6), layout="constrained", dpi=110)
-    axes = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.35])
+    axes = figure.subplots(1, 4, width_ratios=[1, 1, 1.2, 1.2])
     for ax, (arm, title) in zip(axes, PANELS.items(), strict=False):
         run = study.run(RunKey(arm, study.num_heads, 0))
         similarity, grid = run.array("pos_similarity", run.array_steps("pos_similarity")[-1]), run.grid
-        if arm == "shuffled":  # put each patch back where it came from
-            place = run.array("patch_order", 0).argsort()
-            similarity = similarity[place][:, place]
         wf.plot.similarity_tiles(similarity, grid, ax, title=title, limit=0.5, colour_bar=arm == "scrambled")
     table = study.measurements()
-    wf.plot.falloff_over_steps(table[table.num_heads == study.num_heads], axes[3])
+    table = table[(table.num_heads == study.num_heads) & table.arm.isin(PANELS)]
+    wf.plot.over_steps(table, "near_minus_far", axes[2], title="neighbours minus far patches")
+    wf.plot.position_use_over_steps(table, axes[3], title="what shuffling the patches costs")
     return figure
 
 
