@@ -59,7 +59,7 @@ _ROLE_PARTS = {
     "score": "",
     "low": " Lower end of its 95 % interval over images.",
     "high": " Upper end of its 95 % interval over images.",
-    "threshold": " What chance gives: the same head with offsets, or images, exchanged.",
+    "threshold": " What chance gives: the same head with offsets, keys or images exchanged.",
 }
 """What each part of `ROLE_MEASURES` is."""
 
