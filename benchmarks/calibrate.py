@@ -30,12 +30,12 @@ from wherefrom.measures.layer import layer_measurements
 from wherefrom.measures.sums import layer_sums
 from wherefrom.models.vit import ViT
 from wherefrom.observe.probe import probe
-from wherefrom.roles import ROLES, roles_of
+from wherefrom.roles import OF_POSITION, ROLES, roles_of
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "heads.md"
 MARKS = "<!-- calibration -->", "<!-- end of calibration -->"
 
-PLACES = ("local", "near", "horizontal", "vertical", "offset", "direction", "place")
+PLACES = OF_POSITION
 """Roles that no head may have where there is nothing to learn about positions."""
 
 MAY_ALSO = {

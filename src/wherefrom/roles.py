@@ -18,6 +18,9 @@ ROLES = (
     "contour", "texture", "similar", "prefix",
 )  # fmt: skip
 
+OF_POSITION = ("local", "near", "horizontal", "vertical", "offset", "direction", "place")
+"""Roles that say where a head looks, whatever is there."""
+
 SENTENCES = {
     "local": "Attention on the 8 neighbours beyond what an even spread over other patches would put there.",
     "near": "The same for the patches within an eighth of the shorter side, at least one patch, on all sides.",

@@ -93,7 +93,9 @@ def test_roles_are_shares_of_heads_at_start_and_end_beside_the_control():
     assert found["any"]["start"]["statistic"] == pytest.approx(0.125), "global is no specialisation"
     assert found["global"]["end"]["statistic"] == 1
     assert found["local"]["end"]["control"]["statistic"] == pytest.approx(0.75 - 0.125)
-    assert "75 % of heads have a role at the end, 12 % at first, 12 % on scrambled images" in verdict.sentence
+    assert (
+        "75 % of heads have a role of position at the end, 12 % at first, 12 % on scrambled images" in verdict.sentence
+    )
     assert verdict.to_dict()
 
 
@@ -103,6 +105,6 @@ def test_without_roles_or_with_two_steps_nothing_more_is_said(planted_study):
     beside = {"C4": {"seed_matching": {"natural": {"layer 0": {"end": {"matched": np.nan}}}}}}
     verdict = next(one for one in judge(table, num_heads=4, beside=beside) if one.claim == "C4")
     assert verdict.details["heads_with_a_role"] is None
-    assert "have a role" not in verdict.sentence
+    assert "role of position" not in verdict.sentence
     assert "cannot be told" in verdict.sentence
     assert verdict.to_dict()["details"]["seed_matching"]["natural"]["layer 0"]["end"]["matched"] is None

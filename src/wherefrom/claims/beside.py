@@ -100,12 +100,13 @@ def _cut(words: str, found: dict) -> str:
 
 
 def _roles(details: dict) -> str:
-    """Shares of heads that have a role at the end, beside initialisation and the control."""
+    """Shares of heads that have a role of position at the end, beside initialisation and the control."""
     found = details["heads_with_a_role"]
     if found is None:
         return ""
-    end, start = found["any"]["end"], found["any"]["start"]
-    text = f"{percent(end['statistic'])} of heads have a role at the end, {percent(start['statistic'])} at first"
+    end, start = found["position"]["end"], found["position"]["start"]
+    share, first = percent(end["statistic"]), percent(start["statistic"])
+    text = f"{share} of heads have a role of position at the end, {first} at first"
     return text + (f", {percent(end['control']['mean'])} on scrambled images" if "control" in end else "")
 
 

@@ -10,7 +10,7 @@ from wherefrom.claims.readings import Readings, at_end, at_start
 from wherefrom.claims.summary import summary
 from wherefrom.content import CONTENTS
 from wherefrom.heads import onsets_by_seed
-from wherefrom.roles import ROLE_MEASURES, roles_of, unspecialised
+from wherefrom.roles import OF_POSITION, ROLE_MEASURES, roles_of, unspecialised
 
 ATTENTION, GRADIENTS = "head_divergence_attn", "head_divergence_pressure"
 
@@ -42,9 +42,11 @@ def timing(readings: Readings) -> dict:
 
 
 def shares_with_roles(readings: Readings) -> dict | None:
-    """Share of heads with each role, and with any but `global`, by seed: at the start and the end, beside the control.
+    """Share of heads with each role, with `any` but global, and with any of `position`, by seed: at the start and the
+    end, beside the control.
 
-    Heads have no identity across seeds: a share is formed in each seed. None where roles were not recorded.
+    Roles of position are those on content-shuffled images where these were recorded. Heads have no identity across
+    seeds: a share is formed in each seed. None where roles were not recorded.
     """
     names = {arm: _shares(readings, arm) for arm in ("natural", CONTROL)}
     natural, control = names["natural"], names[CONTROL]
@@ -58,16 +60,29 @@ def shares_with_roles(readings: Readings) -> dict | None:
 
 def _shares(readings: Readings, arm: str) -> dict[str, dict[str, pd.Series]]:
     """By role and moment, by seed."""
-    parts = [readings.rows(name, arm, split="probe") for name in ROLE_MEASURES]
-    parts = [rows for rows in parts if len(rows)]
-    if not parts:
+    rows = _role_rows(readings, arm, "natural")
+    if rows is None:
         return {}
-    rows = pd.concat(parts)
+    shuffled = _role_rows(readings, arm, "shuffled")
     found: dict[str, dict[str, pd.Series]] = {}
-    for when, own in (("start", at_start(rows)), ("end", at_end(rows))):
-        roles = roles_of(own)
+    for when, part in (("start", at_start), ("end", at_end)):
+        roles = roles_of(part(rows))
         special = ~unspecialised(roles).set_index("seed")["unspecialised"]
         found.setdefault("any", {})[when] = special.groupby(level="seed").mean().astype(float)
+        of_position = roles if shuffled is None else roles_of(part(shuffled), "shuffled")
+        found.setdefault("position", {})[when] = _with_any(of_position, OF_POSITION)
         for role, heads in roles.groupby("role"):
             found.setdefault(str(role), {})[when] = heads.groupby("seed")["has"].mean()
     return found
+
+
+def _role_rows(readings: Readings, arm: str, content: str) -> pd.DataFrame | None:
+    parts = [readings.rows(name, arm, split="probe", content=content) for name in ROLE_MEASURES]
+    parts = [rows for rows in parts if len(rows)]
+    return pd.concat(parts) if parts else None
+
+
+def _with_any(roles: pd.DataFrame, names: tuple[str, ...]) -> pd.Series:
+    """Share of the heads of each seed that have one of these roles."""
+    heads = roles[roles["role"].isin(names)].groupby(["seed", "run", "layer", "head"])["has"].any()
+    return heads.groupby(level="seed").mean().astype(float)
