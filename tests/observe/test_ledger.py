@@ -31,7 +31,7 @@ OPTIMIZERS = {
 
 def model(dtype=torch.float64) -> ViT:
     torch.manual_seed(0)
-    config = ModelConfig(width=8, depth=2, num_heads=2, patch_size=2, pool="class")
+    config = ModelConfig(pos_embed_std=0.02, width=8, depth=2, num_heads=2, patch_size=2, pool="class")
     return ViT(config, (3, 6, 8), 5).to(dtype)
 
 

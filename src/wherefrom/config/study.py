@@ -92,6 +92,8 @@ class StudyConfig:
 
     def __post_init__(self):
         refuse_below(1, self, "seeds", "control_seeds", "head_seeds")
+        if unknown := [arm for arm in self.arms if arm not in ARMS]:
+            raise ValueError(f"unknown arm {unknown[0]!r}; known: {', '.join(ARMS)}")
         if "natural" not in self.arms:
             raise ValueError(f"arms must name natural, which all others are held against; found {', '.join(self.arms)}")
         self.runs()  # raises its own sentence for an impossible head count or value
