@@ -357,7 +357,7 @@ def test_a_whole_study_from_a_plain_script_and_once_more(tmp_path: Path):
     assert "</html>" in (study.path / "report.html").read_text()
 
     before = {key: contents(run.path) for key, run in study.finished_runs().items()}
-    failing = replace(TINY, seeds=3)  # two further runs; the others are there
+    failing = replace(TINY, seeds=3, control_seeds=3)  # two further runs; the others are there
     (study.path / "natural-heads2-seed2").write_text("in the way")
     result = run_study(failing, study.path, jobs=5)
     assert list(result.failed) == ["natural-heads2-seed2"]
