@@ -1,4 +1,4 @@
-"""The shuffled arm is the natural one under another numbering of the positions; so it is a demonstration, no control."""
+"""The shuffled arm is the natural one under another numbering of positions: a demonstration, and no control."""
 
 import torch
 import torch.nn.functional as F
