@@ -67,9 +67,9 @@ def suitable_patch_size(data: str) -> int:
 class RecordConfig:
     """What is recorded while a model trains, and how often."""
 
-    probe_every: int = 25
+    probe_every: int = 40
     """Measure the model on the held-out probe images every so many steps (and at steps 0 and last); 0: never."""
-    gradient_every: int = 5
+    gradient_every: int = 8
     """Measure advantage and pressure on the training batch every so many steps; 0: never."""
     ledger_every: int = 0
     """Keep the account of which route of the gradient builds the map, every so many steps; 0: none."""
