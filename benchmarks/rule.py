@@ -50,7 +50,12 @@ PREMISE = Scenario("a map that is used, and nothing else", OPEN)
 TOWARD = Scenario("effects as claimed", OPEN | dict.fromkeys(ASKED, EFFECT))
 AGAINST = Scenario("effects the other way", OPEN | dict.fromkeys(ASKED, -EFFECT))
 ONE_LAYER = Scenario("an effect in one layer of three", OPEN | dict.fromkeys(("C1", "C4"), EFFECT), one_layer=True)
-SCENARIOS = (NOTHING, PREMISE, TOWARD, AGAINST, ONE_LAYER)
+NEARLY_ALL = Scenario(
+    "effects in one layer of three, and nothing in C3b and C5",
+    OPEN | dict.fromkeys(("C1", "C2", "C4"), EFFECT),
+    one_layer=True,
+)
+SCENARIOS = (NOTHING, PREMISE, TOWARD, AGAINST, ONE_LAYER, NEARLY_ALL)
 
 
 @dataclass(frozen=True)
