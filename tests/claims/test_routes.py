@@ -215,7 +215,7 @@ def test_the_account_of_the_scores_says_which_pairs_built_what(mapped):
         assert sum(added.values()) == pytest.approx(found["growth"]["statistic"])
         assert (found["growth"]["n"], found["residual"]) == (1, pytest.approx(0.015))
         told = (
-            "the growth of +0.51 of log attention is +0.60 by the gradient of edge pairs on w_q and w_k, −0.40 by that"
+            "the growth of +510.0 thousandths of log attention is +600.0 by the gradient of edge pairs on w_q and w_k"
         )
         assert told in verdicts[claim].sentence
     assert mapped()[0]["C1"].details["account"] is None

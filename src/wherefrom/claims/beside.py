@@ -32,10 +32,15 @@ def _account(found: dict | None) -> str:
     if found is None:
         return ""
     added = {of: test["statistic"] for of, test in found["added"].items()}
-    parts = [f"{signed(added[of])} {name}" for of, name in ADDED.items() if of in added]
+    parts = [f"{_thousandths(added[of])} {name}" for of, name in ADDED.items() if of in added]
     growth = found["growth"]
-    whole = "" if growth is None else f" of {signed(growth['statistic'])}"
-    return f"in the account of the scores the growth{whole} of log attention is {', '.join(parts[:-1])} and {parts[-1]}"
+    whole = "" if growth is None else f" of {_thousandths(growth['statistic'])}"
+    lead = f"in the account of the scores the growth{whole} thousandths of log attention is"
+    return f"{lead} {', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _thousandths(value: float) -> str:
+    return signed(1000 * value, 1)
 
 
 ADDED = {
