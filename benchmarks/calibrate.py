@@ -35,9 +35,6 @@ from wherefrom.roles import OF_POSITION, ROLES, roles_of
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "heads.md"
 MARKS = "<!-- calibration -->", "<!-- end of calibration -->"
 
-PLACES = OF_POSITION
-"""Roles that no head may have where there is nothing to learn about positions."""
-
 MAY_ALSO = {
     "local": {"near", "self"},
     "near": {"local", "self"},
@@ -191,7 +188,7 @@ def null_tables(found: pd.DataFrame) -> dict[str, list[list[str]]]:
         for role in (*ROLES, None):
             cells = [f"`{role}`" if role else "**any role of position**"]
             for group in groups:
-                chosen = group[group["role"].isin([role] if role else PLACES)]
+                chosen = group[group["role"].isin([role] if role else OF_POSITION)]
                 heads = chosen.groupby(["run", "layer", "head"])["has"].any()
                 cells += [f"{rate(int(heads.sum()), len(heads))}", f"{chosen['score'].max():.2f}"]
             table.append(cells)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tables import markdown
 
 from wherefrom.claims.primary import PRIMARY, Case, by_head_count, case, slopes
 from wherefrom.claims.readings import Readings
@@ -97,7 +98,7 @@ def effects(pilot: Pilot) -> list[str]:
         [claim, *(f"{part.mean():.4g} ({part.std(ddof=1):.2g}), n {len(part)}" for part in _parts(found))]
         for claim, found in pilot.cases.items()
     ]
-    return markdown(["claim", "natural: mean (standard deviation)", "scrambled"], [(*row, "none")[:3] for row in rows])
+    return markdown(["claim", "natural: mean (standard deviation)", "scrambled"], [[*row, "none"][:3] for row in rows])
 
 
 def _parts(found: Case) -> list[pd.Series]:
@@ -109,7 +110,7 @@ def designs(pilot: Pilot, studies: int) -> list[str]:
     rows = []
     for natural, scrambled in DESIGNS:
         found = powers(pilot, natural, scrambled, studies)
-        rows.append([natural, scrambled, *(f"{found[claim]:.2f}" for claim in claims)])
+        rows.append([str(natural), str(scrambled), *(f"{found[claim]:.2f}" for claim in claims)])
     return markdown(["natural seeds", "scrambled seeds", *claims], rows)
 
 
@@ -118,17 +119,13 @@ def sweeps(pilot: Pilot, studies: int) -> list[str]:
     rows = [
         [
             ", ".join(map(str, counts)),
-            seeds,
-            (len(counts) - 1) * seeds,
+            str(seeds),
+            str((len(counts) - 1) * seeds),
             f"{sweep_power(pilot, counts, seeds, studies):.2f}",
         ]
         for counts, seeds in known
     ]
     return markdown(["head counts", "seeds", "further runs", "C5"], rows)
-
-
-def markdown(titles, rows) -> list[str]:
-    return [f"| {' | '.join(map(str, cells))} |" for cells in (titles, ["---"] * len(titles), *rows)]
 
 
 if __name__ == "__main__":

@@ -18,13 +18,12 @@ from wherefrom.catalogue import Measurement
 from wherefrom.config import TrainConfig
 from wherefrom.data import Batches, ImageData, load
 from wherefrom.geometry import PatchGrid
-from wherefrom.measures.use import content_shuffled
 from wherefrom.models.vit import ViT
 from wherefrom.observe.ablation import pruning_rows
 from wherefrom.observe.account import Account
 from wherefrom.observe.alignment_ledger import AlignmentLedger
 from wherefrom.observe.cuts import Cut, cutting_pairs, parse_cut
-from wherefrom.observe.probe import PERMUTATION_SEED, Rows, probe, test_quality
+from wherefrom.observe.probe import Rows, probe, shuffled_probe, test_quality
 from wherefrom.observe.training import TrainingStep, add_over_processes
 from wherefrom.observe.unscrambling import PIXEL_BATCHES, Unscrambling, follow_places, pixel_measurements
 from wherefrom.observe.use import use_rows
@@ -214,9 +213,7 @@ def make_account(
         return None
     alignment = None
     if second:
-        images = batches.probe(ALIGNMENT_PROBE)[0]
-        images = content_shuffled(images, model.grid, torch.Generator().manual_seed(PERMUTATION_SEED))
-        images = images.to(model.head.weight.device)
+        images = shuffled_probe(batches.probe(ALIGNMENT_PROBE)[0], model.grid).to(model.head.weight.device)
         alignment = AlignmentLedger(model, optimizer, grids[name], images, name, cut=cut)
     return Account(model, optimizer, grids[name], name, cut, every, alignment)
 

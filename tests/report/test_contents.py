@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 
-from wherefrom.catalogue import MEASURES
 from wherefrom.report import Material
 from wherefrom.report.attention import alignment, distance
 from wherefrom.report.contents import contents, growth
@@ -91,7 +90,7 @@ def test_pictures_of_attention_hold_the_judged_relations_and_then_the_patch_itse
         (False, True),
         (True, False),
     ]
-    assert len(section.pictures) == 2 + ("positional_key_share" in MEASURES)
+    assert len(section.pictures) == 3
 
 
 def test_distance_alignment_and_roles_have_numbers_of_both_contents(study):
@@ -123,7 +122,6 @@ def test_the_gallery_shows_shuffled_contents_beside_the_last_step(study):
     assert "“Shuffled”: step 40" in drawn.caption
 
 
-@pytest.mark.skipif("row_divergence" not in MEASURES, reason="not measured yet")
 def test_divergence_of_rows_comes_first_and_on_both_contents(study):
     section = divergence(Material(study))
     found = numbers(section)

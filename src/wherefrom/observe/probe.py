@@ -71,12 +71,17 @@ def shuffled_contents(model: nn.Module, images: Tensor, grids: Mapping[str, Patc
     Of the arrays it keeps the offset map of attention alone, as ("attn_offset_map_shuffled", layer), `head dy dx`.
     """
     grid = as_backbone(model).grid
-    shuffled = content_shuffled(images, grid, torch.Generator().manual_seed(PERMUTATION_SEED))
+    shuffled = shuffled_probe(images, grid)
     attention = ContentProbe("shuffled", grids)
     with position_in_stream_rows(model, grids.get("true", grid)) as of_stream:
         attention.run(model, shuffled, None)
     maps = {(SHUFFLED_MAP, layer): own for (name, layer), own in attention.arrays.items() if name == MAP}
     return attention.rows() + of_stream, maps
+
+
+def shuffled_probe(images: Tensor, grid: PatchGrid) -> Tensor:
+    """The probe images with their patches permuted, each in a way of its own; the same for the same images."""
+    return content_shuffled(images, grid, torch.Generator().manual_seed(PERMUTATION_SEED))
 
 
 class ContentProbe:
